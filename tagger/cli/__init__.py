@@ -1,0 +1,109 @@
+"""The command line: `tagger COMMAND …`. One module a command group; this one runs them."""
+
+import importlib
+import io
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from tagger import __version__
+from tagger.errors import TaggerError
+
+EXIT_INTERRUPTED = 130
+
+_MODULES = {
+    "demo": "tagger.cli.demo",
+    "tag": "tagger.cli.tag",
+    "retag": "tagger.cli.retag",
+    "failures": "tagger.cli.inspect",
+    "check": "tagger.cli.inspect",
+    "report": "tagger.cli.inspect",
+    "models": "tagger.cli.inspect",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command's module when it is asked for, so that `tagger --help` starts at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        module = _MODULES.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(module), cmd_name)
+        return command
+
+
+@click.command(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, prog_name="tagger")
+def tagger() -> None:
+    """Tag a bucket of images: every image accounted for, tags with their parents, embeddings stored.
+
+    Exit codes: 0 done; 1 the run failed, start it again to go on; 2 wrong usage or settings; 3 done, but more
+    than --max-failed of the images failed; 130 interrupted, start it again to go on.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with the code of the outcome."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = tagger.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except TaggerError as error:
+        print(f"tagger: {printable(str(error))}", file=sys.stderr)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        for number in (signal.SIGINT, signal.SIGTERM):  # the impatient get the same exit code
+            signal.signal(number, signal.SIG_IGN)
+        print(
+            "tagger: interrupted; what is committed is kept, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # `tagger … | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> None:
+    """Exit without waiting for threads of libraries that end badly at interpreter exit."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def print_json(record: dict[str, Any]) -> None:
+    """Print the one JSON object that `--json` promises as the last line of stdout."""
+    print(json.dumps(record, ensure_ascii=True), flush=True)
+
+
+def printable(text: str) -> str:
+    r"""Return a name that a terminal shows and never obeys: control characters become escapes.
+
+    >>> print(printable("a\x1b[31m\tb\u202e.jpg"))
+    a\x1b[31m\tb\u202e.jpg
+    """
+    return "".join(
+        char
+        if char.isprintable()
+        else char.encode("unicode_escape").decode("ascii")
+        if char.isascii() or ord(char) > 0xFF
+        else f"\\x{ord(char):02x}"
+        for char in text
+    )

@@ -1,0 +1,42 @@
+"""The CLI reference, made from the commands themselves: `python -m tagger.cli.reference > docs/cli.md`."""
+
+import click
+
+from tagger.cli import tagger
+
+_JSON_KEYS = {
+    "tag": "run_id, listed, skipped, planned, deferred, tagged, failed, removed, seconds, images_per_s, "
+    "table_version; with --dry-run: listed, planned, bytes, estimated_seconds, "
+    "estimated_cost",
+    "retag": "run_id, rows, tagged, table_version, seconds",
+    "failures": "failures: [{image_id, error, error_detail}]",
+    "check": "ok, rows, tagged, failed, findings",
+    "report": "out, size_bytes, images, tagged, failed",
+    "models": "models: [{name, input_px, dim, licence, weights, default}]",
+    "demo": "photos, collection, report, run",
+}
+
+
+def reference() -> str:
+    """Return the reference of all commands as Markdown."""
+    context = click.Context(tagger, info_name="tagger", terminal_width=100, max_content_width=100)
+    lines = [
+        "# Command line",
+        "",
+        "Made by `make docs` from the commands themselves; do not edit.",
+        "",
+        "```",
+        tagger.get_help(context),
+        "```",
+    ]
+    for name in tagger.list_commands(context):
+        command = tagger.get_command(context, name)
+        assert command is not None
+        inner = click.Context(command, parent=context, info_name=name, terminal_width=100)
+        lines += ["", f"## tagger {name}", "", "```", command.get_help(inner), "```", ""]
+        lines += [f"With `--json` the last line of stdout is one object: `{_JSON_KEYS[name]}`."]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    click.echo(reference(), nl=False)

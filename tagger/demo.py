@@ -1,0 +1,81 @@
+"""`tagger demo`: the whole way on sample photos, in one folder that can be looked at and thrown away."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from tagger.collection import Collection
+from tagger.engine import Run, tag
+from tagger.errors import UsageError
+from tagger.report import write_report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Where the demo left its results.
+
+    Attributes:
+        photos: Folder of the sample photos.
+        collection: Folder of the collection.
+        report: The HTML report.
+        run: What the tagging run did.
+    """
+
+    photos: str
+    collection: str
+    report: str
+    run: Run
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `tagger demo --json` prints."""
+        return {**asdict(self), "run": self.run.to_json()}
+
+
+def demo(folder: Path, *, say: Callable[[str], None], quiet: bool = False) -> Demo:
+    """Tag the sample photos and write a report.
+
+    Args:
+        folder: Where everything goes; photos and results of an earlier demo are used again.
+        say: Takes one line at a time for the person who watches.
+        quiet: Show no progress.
+
+    Raises:
+        UsageError: The folder holds other things.
+    """
+    photos, collection = folder / "photos", folder / "collection"
+    if folder.exists() and any(folder.iterdir()) and not photos.is_dir():
+        raise UsageError(f"{folder} holds other files: name a new or empty folder")
+    photos.mkdir(parents=True, exist_ok=True)
+    with as_file(files("tagger") / "samples") as samples:
+        for sample in sorted(samples.glob("*.jpg")):
+            target = photos / sample.name
+            if not target.exists():  # a copy has a new modification time: the image would be tagged again
+                shutil.copyfile(sample, target)
+    say(f"$ tagger tag {photos} {collection}")
+    run = tag(str(photos), str(collection), quiet=quiet)
+    say(f"{run.tagged + run.skipped} photos tagged in {run.seconds:.1f} s")
+
+    opened = Collection.open(str(collection))
+    for row in _some_rows(opened):
+        say(row)
+    say(f"$ tagger report {collection}")
+    report = write_report(opened)
+    return Demo(photos=str(photos), collection=str(collection), report=report.out, run=run)
+
+
+def _some_rows(collection: Collection, count: int = 6) -> list[str]:
+    """Return a line for some of the surest photos: file, best tag, its parents from near to far."""
+    taxonomy = collection.taxonomy()
+    rows = collection.tags(["image_id", "tags"]).read_all().to_pylist()
+    rows = sorted(
+        (row for row in rows if row["tags"]), key=lambda row: (-row["tags"][0]["score"], row["image_id"])
+    )
+    lines = []
+    for row in rows[:count]:
+        best = row["tags"][0]
+        parents = "".join(f" → {name}" for name in taxonomy.ancestors(best["tag"])[:3])
+        lines.append(f"  {row['image_id'].rsplit('/', 1)[-1]:<24} {best['tag']} {best['score']:.2f}{parents}")
+    return lines

@@ -1,0 +1,151 @@
+"""`tag --dry-run`: what a run would do, how long it would take and what it would cost."""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from tagger.collection import Collection, new_run_id
+from tagger.engine.blocks import pack
+from tagger.engine.fetch import Fetcher, FetchSettings
+from tagger.engine.options import TagOptions
+from tagger.engine.plan import plan_chunks
+from tagger.engine.planner import spill_folder
+from tagger.engine.tagging import Tagger, TagSettings
+from tagger.errors import CollectionError, UsageError
+from tagger.models import find_model, prepare
+from tagger.settings import load_settings
+from tagger.source import open_source
+from tagger.storage import StorageOptions
+from tagger.tags import DEFAULT_THRESHOLD, DEFAULT_TOP_K, load_taxonomy
+from tagger.vision import DecodeLimits
+
+SAMPLE_IMAGES = 96
+"""Images that are really fetched, decoded and tagged for the estimate: some seconds of work on a laptop."""
+
+STARTUP_S = 12.0
+"""Wall seconds a run spends before the first image and after the last (docs/benchmarks.md)."""
+
+_HIDDEN_SHARE = 0.76  # of the sum of the stages that a run reaches at steady state (docs/benchmarks.md)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run would do.
+
+    Attributes:
+        listed: Images under the source.
+        planned: Images a run would tag.
+        bytes: Sum of their sizes, as far as the listing tells.
+        estimated_seconds: Wall time of the run on `cpus` CPUs, from a measured sample.
+        estimated_cost: `estimated_seconds` times the price, in USD; None without a price.
+        sample: Images measured.
+        cpus: CPUs the estimate is for.
+    """
+
+    listed: int
+    planned: int
+    bytes: int
+    estimated_seconds: float
+    estimated_cost: float | None
+    sample: int
+    cpus: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `tagger tag --dry-run --json` prints."""
+        return {name: value for name, value in asdict(self).items() if name not in ("sample", "cpus")}
+
+
+def estimate(
+    source: str, collection: str, *, price_usd_per_hour: float | None = None, **given: Any
+) -> Estimate:
+    """List the source, compare it with the collection, and measure a short sample; write nothing there.
+
+    Args:
+        source: As for `tag`.
+        collection: As for `tag`; need not exist.
+        price_usd_per_hour: Price of the machines.
+        given: Fields of `TagOptions`.
+
+    Raises:
+        UsageError: Wrong settings, or nothing to list.
+    """
+    if price_usd_per_hour is not None and not 0 <= price_usd_per_hour < math.inf:
+        raise UsageError(f"--price must be at least 0, got {price_usd_per_hour}")
+    options, settings = TagOptions(**given), load_settings()
+    storage = StorageOptions(anonymous=options.anonymous, requester_pays=options.requester_pays)
+    listing = open_source(
+        source, options=storage, include=options.include, exclude=options.exclude, leave_out=collection
+    )
+    existing = _existing(collection, StorageOptions(requester_pays=options.requester_pays))
+    with (
+        spill_folder(settings.cache_dir, new_run_id()) as spill,
+        plan_chunks(
+            listing.batches(),
+            existing,
+            spill_dir=spill,
+            retry_failed=options.retry_failed,
+            limit=options.limit,
+            chunk_rows=(SAMPLE_IMAGES // 2, SAMPLE_IMAGES // 2, 512),
+        ) as plan,
+    ):
+        sample: list[pa.Table] = list(islice(plan, 2))
+        for _ in plan:
+            pass
+        counts = plan.counts
+    if counts.listed == 0:
+        raise UsageError(f"there is no image under {listing.uri}: check the address, --include and --exclude")
+    cpus = options.cpus or settings.cpus
+    seconds = 0.0
+    if sample:
+        per_image_s = _measure(sample, options, storage, cpus=cpus)
+        seconds = STARTUP_S + counts.planned * per_image_s / _HIDDEN_SHARE
+    return Estimate(
+        listed=counts.listed,
+        planned=counts.planned,
+        bytes=counts.planned_bytes,
+        estimated_seconds=round(seconds, 1),
+        estimated_cost=None if price_usd_per_hour is None else round(seconds / 3600 * price_usd_per_hour, 4),
+        sample=sum(chunk.num_rows for chunk in sample),
+        cpus=cpus,
+    )
+
+
+def _existing(collection: str, storage: StorageOptions) -> pa.RecordBatchReader | None:
+    try:
+        table = Collection.open(collection, storage).table
+    except CollectionError:
+        return None  # a run would make it
+    columns = ["image_id", "uri", "etag", "status", "error", "model_id"]
+    return table.scan(columns, part_column=True) if table.rows else None
+
+
+def _measure(sample: list[pa.Table], options: TagOptions, storage: StorageOptions, *, cpus: int) -> float:
+    """Return wall seconds per image with all CPUs busy; the first chunk only warms up."""
+    settings = load_settings()
+    prepared = prepare(find_model(options.model), cache_dir=settings.cache_dir)
+    limits = DecodeLimits(
+        max_bytes=options.max_image_bytes, max_pixels=options.max_pixels, timeout_s=options.decode_timeout_s
+    )
+    fetcher = Fetcher(FetchSettings(options=storage, framings=(prepared.framing,), limits=limits))
+    taxonomy = load_taxonomy(options.taxonomy, prepared.labels, prepared.wnids)
+    tagger = Tagger(
+        (TagSettings(prepared, taxonomy, DEFAULT_THRESHOLD, DEFAULT_TOP_K, run_id="dry-run"),),
+        (prepared.payload(),),
+        threads=cpus,
+    )
+    try:
+        for number, chunk in enumerate(sample):
+            started = time.perf_counter()
+            decoded = fetcher(pack(number, rows=chunk))
+            fetched = time.perf_counter()
+            tagger(decoded)
+            tagged = time.perf_counter()
+    finally:
+        fetcher.close()
+    # One decoder keeps one CPU busy; the CNN keeps all of them.
+    images: int = sample[-1].num_rows
+    return ((fetched - started) / cpus + (tagged - fetched)) / images

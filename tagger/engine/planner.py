@@ -1,0 +1,119 @@
+"""Lists and plans in a thread of the driver, while the stream already tags."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from tagger.engine.plan import Plan
+from tagger.engine.planstore import PlanWriter
+from tagger.storage import Store
+
+
+class Planner:
+    """Runs a plan to its end in the background and stores its chunks as they come.
+
+    Args:
+        plan: The plan; closed by `close`.
+        store: Folder of the run, where the chunks go.
+    """
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.plan = plan
+        self._writer = PlanWriter(store)
+        self._changed = threading.Condition()
+        self._chunk_ends: list[int] = []  # images in chunks 0..n
+        self._done = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="planner", daemon=True)
+
+    def start(self) -> None:
+        """Begin to list."""
+        self._thread.start()
+
+    @property
+    def chunks(self) -> int:
+        """Chunks planned so far; all of them once `done`."""
+        return len(self._chunk_ends)
+
+    @property
+    def done(self) -> bool:
+        """Whether the listing has ended and every chunk is stored."""
+        return self._done
+
+    def images_in(self, chunks: int) -> int:
+        """Return how many images the first `chunks` chunks hold."""
+        return self._chunk_ends[chunks - 1] if chunks else 0
+
+    def raise_error(self) -> None:
+        """Raise what ended the planning, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+    def wait_for_first_chunk(self) -> bool:
+        """Wait until there is something to do; False when the plan ended without a chunk."""
+        with self._changed:
+            while not (self._chunk_ends or self._done or self._error):
+                self._changed.wait(0.5)
+        self.raise_error()
+        return bool(self._chunk_ends)
+
+    def close(self) -> None:
+        """Let go of the temporary database; the listing must have ended or be of no more use."""
+        self.plan.close()
+
+    def _run(self) -> None:
+        try:
+            for chunk in self.plan:
+                self._writer.add(chunk)
+                with self._changed:
+                    self._chunk_ends.append(chunk.num_rows + self.images_in(self.chunks))
+                    self._changed.notify_all()
+            self._writer.close()
+            self._done = True
+        except BaseException as error:  # shown by the main thread, which owns the run
+            self._error = error
+            with contextlib.suppress(Exception):  # for readers; the run ends anyway
+                self._writer.fail(str(error))
+        with self._changed:
+            self._changed.notify_all()
+
+
+@contextlib.contextmanager
+def spill_folder(cache: Path, run_id: str) -> Iterator[Path]:
+    """Give a folder for this run's temporary database, and remove it in the end.
+
+    Those of runs that were killed are removed, too: nobody holds their lock any more.
+
+    Args:
+        cache: The cache folder.
+        run_id: Names the folder.
+    """
+    base = cache / "spill"
+    folder = base / run_id
+    base.mkdir(parents=True, exist_ok=True)
+    with _locked(base / ".lock", wait=True):  # nobody may take a folder that is being made for an old one
+        for old in base.iterdir():
+            with contextlib.suppress(OSError), _locked(old / ".lock"):
+                shutil.rmtree(old)
+        folder.mkdir()
+        held = contextlib.ExitStack()
+        held.enter_context(_locked(folder / ".lock"))
+    with held:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,178 @@
+"""A Ray cluster for the time of one run: our own on this machine, or one that is there already."""
+
+import contextlib
+import importlib
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from tagger.engine.resources import object_store_bytes
+from tagger.errors import RunError, UsageError
+from tagger.settings import Settings
+
+
+@contextlib.contextmanager
+def ray_session(
+    address: str | None, *, settings: Settings, cpus: int | None = None
+) -> Iterator[dict[str, float]]:
+    """Connect to a Ray cluster, or start one on this machine, and leave it as it was found.
+
+    Our own cluster listens on loopback, sends no usage statistics, and asks every client for a token
+    that only this process and its workers know.
+
+    Args:
+        address: Address of a running cluster, or None for one of our own.
+        settings: What the environment says.
+        cpus: Logical CPUs of our own cluster; None takes those of the machine.
+
+    Yields:
+        The resources of the cluster, as Ray names them.
+
+    Raises:
+        UsageError: The cluster is beyond loopback and no token is set.
+        RunError: The cluster does not answer.
+    """
+    require_token(address, settings)
+    with _environment(address):
+        # Ray Data takes a second to import and a cluster seconds to start: one waits while the other works.
+        threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
+        yield from _connected(address, settings, cpus or settings.cpus)
+
+
+def _connected(address: str | None, settings: Settings, cpus: int) -> Iterator[dict[str, float]]:
+    import ray
+
+    own = address is None
+    if own and ray._raylet.get_authentication_mode() != ray._raylet.AuthenticationMode.TOKEN:  # noqa: SLF001
+        raise UsageError(
+            "Ray was imported before tagger could have it ask for a token: "
+            "set RAY_AUTH_MODE=token in the environment, or import ray after the first run"
+        )
+    if ray.is_initialized():
+        raise UsageError(
+            "this process is connected to Ray already: "
+            "call ray.shutdown() first, or run tagger in its own process"
+        )
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if own:
+        options |= {
+            "address": "local",
+            "num_cpus": cpus,
+            "include_dashboard": False,
+            "object_store_memory": settings.object_store_bytes or object_store_bytes(cpus),
+        }
+    else:
+        options |= {"address": address, "namespace": "tagger"}
+    try:
+        with _without_stderr(), _within_reach():
+            ray.init(**{name: value for name, value in options.items() if value is not None})
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RunError(f"the Ray cluster {address or 'of this machine'} does not answer: {reason}") from error
+    try:
+        yield ray.cluster_resources()
+    finally:
+        with _within_reach():
+            ray.shutdown()
+
+
+_own_token: list[str] = []  # Ray reads the token once in the life of a process: a second run must keep it
+
+
+@contextlib.contextmanager
+def _environment(address: str | None) -> Iterator[None]:
+    """Tell Ray what it only takes from the environment, before anything imports it.
+
+    What was there before comes back at the end: our token must not pass for one of the user's.
+    """
+    wanted = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that comes late must not start another cluster
+    }
+    if address is None:
+        if not _own_token:
+            _own_token.append(os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32))
+        wanted |= {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": _own_token[0],
+            # Despite its name this is what keeps every port of a local cluster on 127.0.0.1, on Linux too.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            # Ray's C++ core writes to stderr past logging; only what kills a process is worth a line.
+            "RAY_BACKEND_LOG_LEVEL": os.environ.get("RAY_BACKEND_LOG_LEVEL", "fatal"),
+        }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def require_token(address: str | None, settings: Settings) -> None:
+    """Refuse a cluster that anybody on the network could use; called before a run makes anything, too.
+
+    Raises:
+        UsageError: The cluster is beyond loopback and no token is set.
+    """
+    if address is not None and not _is_loopback(address) and not settings.ray_token_is_set:
+        raise UsageError(
+            f"--address {address} is beyond this machine and Ray's token authentication is off: "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the cluster"
+        )
+
+
+@contextlib.contextmanager
+def _within_reach() -> Iterator[None]:
+    """Stay within reach: ray.init and ray.shutdown change who hears SIGTERM and Ctrl-C.
+
+    The one takes SIGTERM over, to exit at once with 15, the other leaves it to nobody. And to be able to kill
+    its servers together, Ray moves this process to a process group of its own, where Ctrl-C in a script,
+    under make or in a pipe no longer finds it.
+    """
+    before, group = signal.getsignal(signal.SIGTERM), os.getpgrp()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, group)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Keep out what Ray's C++ core prints while it starts: it announces the log level it was told to use."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - not a path of ours
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _is_loopback(address: str) -> bool:
+    """Tell whether an address names this machine.
+
+    >>> [_is_loopback(a) for a in ("127.0.0.1:6379", "ray://localhost:10001", "10.0.0.7:6379", "auto")]
+    [True, True, False, False]
+    """
+    host = address.split("://", 1)[-1].rsplit(":", 1)[0].strip("[]")
+    if host in ("localhost", "local"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,179 @@
+"""The collections a run writes to: model, taxonomy and settled rows of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tagger.collection import Collection, Config, Tagging
+from tagger.engine.options import TagOptions
+from tagger.engine.tagging import TagSettings
+from tagger.errors import SETTLED_CODES, UsageError
+from tagger.models import ModelSpec, PreparedModel, find_model, prepare
+from tagger.settings import Settings
+from tagger.storage import StorageOptions, open_store
+from tagger.tags import DEFAULT_THRESHOLD, DEFAULT_TOP_K, Taxonomy, load_taxonomy
+
+_SETTLED_COLUMNS = ["image_id", "uri", "etag", "status", "error", "model_id"]
+SETTLED_SCHEMA = pa.schema([(name, pa.string()) for name in [*_SETTLED_COLUMNS, "part"]])
+
+
+@dataclass
+class Target:
+    """One collection of a run, its model, and the taxonomy that makes its tags.
+
+    Attributes:
+        collection: Where the rows go.
+        spec: The model, by name.
+        prepared: The model, made ready on the driver.
+        taxonomy: Labels to tags and categories.
+    """
+
+    collection: Collection
+    spec: ModelSpec
+    prepared: PreparedModel
+    taxonomy: Taxonomy
+
+    def require_settings(self, options: TagOptions) -> None:
+        """Refuse settings that differ from those of the rows that are there.
+
+        Raises:
+            CollectionError: They differ; the text names `tagger retag`.
+        """
+        self.collection.config.require_tagging(
+            self.collection.uri,
+            threshold=options.threshold,
+            top_k=options.top_k,
+            taxonomy_sha256=self.taxonomy.sha256 if options.taxonomy else None,
+        )
+
+    def settle(self, options: TagOptions) -> None:
+        """Take over the collection's own taxonomy, under its lease; call it before tagging.
+
+        Raises:
+            CollectionError: The settings asked for are not those of the collection.
+        """
+        self.require_settings(options)
+        self.taxonomy = self.collection.taxonomy()
+
+    def prepare_for(self, *, gpus: int, options: TagOptions, settings: Settings) -> PreparedModel:
+        """Return the model as the cluster will run it: on GPUs where there are any."""
+        if gpus and options.backend is None and self.prepared.backend != "torch":
+            self.prepared = prepare(
+                self.spec,
+                "torch",
+                cache_dir=settings.cache_dir,
+                precision=_precision(options.precision) or "bf16",
+            )
+        return self.prepared
+
+    def tag_settings(self, run_id: str) -> TagSettings:
+        """Return what the model actors need to make this collection's rows."""
+        tagging = self.collection.config.tagging
+        return TagSettings(
+            prepared=self.prepared,
+            taxonomy=self.taxonomy,
+            threshold=tagging.threshold,
+            top_k=tagging.top_k,
+            run_id=run_id,
+        )
+
+    def rows(self) -> pa.RecordBatchReader | None:
+        """Return what the plan compares, and the part that holds each row; None for an empty table."""
+        table = self.collection.table
+        return table.scan(_SETTLED_COLUMNS, batch_rows=65_536, part_column=True) if table.rows else None
+
+    def old_parts(self, image_ids: Sequence[str]) -> dict[str, set[str]]:
+        """Find the live parts that hold rows of these images; reads the ids of the whole table."""
+        table = self.collection.table
+        wanted = pa.array(sorted(set(image_ids)), pa.string())
+        found: dict[str, set[str]] = {}
+        for batch in table.scan(["image_id"], batch_rows=65_536, part_column=True):
+            for row in batch.filter(pc.is_in(batch.column("image_id"), value_set=wanted)).to_pylist():
+                found.setdefault(row["part"], set()).add(row["image_id"])
+        return found
+
+
+def settled_rows(targets: Sequence[Target], *, spill_dir: Path) -> pa.RecordBatchReader | None:
+    """Return the rows of the first collection for the plan to compare with.
+
+    With several collections an image counts as settled only where all of them have settled it; the rows of
+    others come without a model_id, so that the plan takes them up and still knows which part they are in.
+    """
+    rows = targets[0].rows()
+    if rows is None or len(targets) == 1:
+        return rows
+    import duckdb
+
+    database = duckdb.connect(config={"temp_directory": str(spill_dir), "memory_limit": "1GB"})
+    settled = ", ".join(f"'{code}'" for code in sorted(SETTLED_CODES))
+    query = "SELECT m.image_id, m.uri, m.etag, m.status, m.error, "
+    joins, conditions = "", []
+    for n, target in enumerate(targets[1:]):
+        database.register(f"other_{n}", target.rows() or SETTLED_SCHEMA.empty_table())
+        joins += (
+            f" LEFT JOIN (SELECT image_id, etag FROM other_{n}"  # noqa: S608 - names of our own
+            f" WHERE status = 'tagged' OR error IN ({settled})) o{n}"
+            f" ON o{n}.image_id = m.image_id AND o{n}.etag IS NOT DISTINCT FROM m.etag"
+        )
+        conditions.append(f"o{n}.image_id IS NOT NULL")
+    database.register("m", rows)
+    query += (
+        f"CASE WHEN {' AND '.join(conditions)} THEN m.model_id ELSE '' END AS model_id, m.part FROM m{joins}"
+    )
+    return database.execute(query).to_arrow_reader(65_536)
+
+
+def open_targets(
+    collection: str, options: TagOptions, storage: StorageOptions, settings: Settings
+) -> list[Target]:
+    """Open or create every collection of a run; the first is the one named on the command line.
+
+    Raises:
+        UsageError: An unknown model, another model or taxonomy than the collection's, two collections that
+            are the same.
+    """
+    wanted = [(options.model, collection), *options.also]
+    uris = [open_store(uri, storage).uri for _, uri in wanted]
+    if len(set(uris)) < len(uris):
+        raise UsageError("--also must name another collection for each model")
+    return [_open_target(model, uri, options, storage, settings) for model, uri in wanted]
+
+
+def _open_target(
+    model: str, uri: str, options: TagOptions, storage: StorageOptions, settings: Settings
+) -> Target:
+    spec = find_model(model)
+    prepared = prepare(
+        spec, _backend(options.backend), cache_dir=settings.cache_dir, precision=_precision(options.precision)
+    )
+    taxonomy = load_taxonomy(options.taxonomy, prepared.labels, prepared.wnids)
+    config = Config(
+        model_id=prepared.model_id,
+        model=prepared.name,
+        dim=prepared.dim,
+        labels=prepared.labels,
+        activation=prepared.activation,
+        wnids=prepared.wnids,
+        tagging=Tagging.of(
+            taxonomy,
+            threshold=DEFAULT_THRESHOLD if options.threshold is None else options.threshold,
+            top_k=DEFAULT_TOP_K if options.top_k is None else options.top_k,
+        ),
+    )
+    target = Target(
+        Collection.create_or_open(uri, config, storage, taxonomy=taxonomy), spec, prepared, taxonomy
+    )
+    target.require_settings(options)
+    return target
+
+
+def _backend(name: str | None) -> Literal["openvino", "torch"] | None:
+    return cast("Literal['openvino', 'torch'] | None", name)
+
+
+def _precision(name: str | None) -> Literal["f32", "bf16", "fp16"] | None:
+    return cast("Literal['f32', 'bf16', 'fp16'] | None", name)

@@ -1,0 +1,101 @@
+"""Every exception of tagger, named by who acts on it.
+
+    TaggerError
+    ├── UsageError               the operator, before any work is done     (exit 2)
+    │   ├── SourceError          no such bucket, empty prefix, bad manifest
+    │   ├── ModelError           unknown model, missing or altered weights
+    │   ├── TaxonomyError        a taxonomy file that cannot be used
+    │   └── CollectionError      another model, another format, not a collection
+    ├── RunError                 the operator starts the run again         (exit 1)
+    │   ├── CollectionBusy       another run is writing
+    │   ├── TakenOver            another run took this one's place
+    │   └── StoreUnavailable     storage refuses, throttles or does not answer
+    └── ImageError               nobody: it becomes the row of one image
+
+Anything else that escapes is a bug of ours and keeps its traceback.
+"""
+
+from typing import Final
+
+ERROR_CODES: Final = (
+    "not_found",
+    "changed",
+    "forbidden",
+    "read_error",
+    "empty",
+    "too_large",
+    "too_many_pixels",
+    "unsupported_format",
+    "corrupt",
+    "timeout",
+    "crash",
+)
+"""Every value of the `error` column, in the order the stages can raise them."""
+
+SETTLED_CODES: Final = frozenset(
+    {"empty", "too_large", "too_many_pixels", "unsupported_format", "corrupt", "crash"}
+)
+"""Failures that would only repeat: later runs leave such images out until their etag changes."""
+
+
+class TaggerError(Exception):
+    """Base of every error tagger raises on purpose; its text is one sentence that says what to do."""
+
+    exit_code = 1
+
+
+class UsageError(TaggerError):
+    """Wrong usage or settings, found before any work was done."""
+
+    exit_code = 2
+
+
+class SourceError(UsageError):
+    """The source cannot be listed: no such bucket, nothing under the prefix, a bad manifest."""
+
+
+class ModelError(UsageError):
+    """The model is unknown, or its weights are missing, altered or unusable."""
+
+
+class TaxonomyError(UsageError):
+    """The taxonomy file cannot be used; the text names the line."""
+
+
+class CollectionError(UsageError):
+    """The folder is not a collection, or was made by another model or format."""
+
+
+class RunError(TaggerError):
+    """The run failed; what was committed is kept, and the same command goes on from there."""
+
+
+class CollectionBusy(RunError):
+    """Another run is writing to the collection."""
+
+
+class TakenOver(RunError):
+    """Another run took over the collection while this one stood still."""
+
+
+class StoreUnavailable(RunError):
+    """Storage refuses the credentials, throttles without end, or does not answer."""
+
+
+class ImageError(TaggerError):
+    """One image cannot be tagged; becomes the `error` and `error_detail` of its row.
+
+    Args:
+        code: One of `ERROR_CODES`.
+        detail: One sentence for a person. Never holds a secret or a signed address.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        if code not in ERROR_CODES:
+            raise ValueError(f"code must be one of {', '.join(ERROR_CODES)}, got {code!r}")
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"

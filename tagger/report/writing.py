@@ -1,0 +1,114 @@
+"""`tagger report`: count, sample, render, and put the file where it belongs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tagger.collection.runs import read_runs
+from tagger.errors import UsageError
+from tagger.report import ReportOptions, ReportResult
+from tagger.report.gather import COLUMNS, Gathered, gather
+from tagger.report.page import Content, render
+from tagger.report.runs import History
+from tagger.report.sheets import make_thumbnails
+from tagger.storage import ImageReader, open_store
+
+if TYPE_CHECKING:
+    from tagger.collection import Collection
+    from tagger.report.samples import Sample
+    from tagger.storage import StorageOptions
+
+REPORT_NAME = "report.html"
+_MAX_SOURCE_BYTES = 256 * 1024**2
+
+
+def write(collection: Collection, out: str | None, options: ReportOptions) -> ReportResult:
+    """Write the report of a collection; see `tagger.report.write_report`."""
+    storage = options.storage or collection.store.options
+    history = History.of(read_runs(collection.store))
+    if out is None and history.newest is None:
+        raise UsageError(
+            f"{collection.uri} has no run yet to keep the report with; tag something first, or name a file "
+            "with --out"
+        )
+    found = gather(
+        collection.table.scan(COLUMNS),
+        sheets=options.sheets,
+        samples_per_sheet=options.samples_per_sheet,
+        examples_per_reason=options.examples_per_reason,
+    )
+    html = render(_content(collection, found, history, storage)).encode()
+    if out is None and history.newest is not None:
+        name = f"runs/{history.newest.run_id}/{REPORT_NAME}"
+        collection.store.put(name, html)
+        out = _for_people(f"{collection.uri}/{name}")
+    elif out is not None and "://" in out and not out.startswith("file://"):
+        parent, _, name = out.rpartition("/")
+        open_store(parent, storage).put(name, html)
+    else:
+        out = _write_file(_for_people(out or ""), html)
+    return ReportResult(
+        out=out, size_bytes=len(html), images=found.images, tagged=found.tagged, failed=found.failed
+    )
+
+
+def _content(collection: Collection, found: Gathered, history: History, storage: StorageOptions) -> Content:
+    config = collection.config
+    reader = ImageReader(storage)
+
+    def read(sample: Sample) -> bytes:
+        return reader.read_image(sample.uri, if_match=sample.etag, max_bytes=_MAX_SOURCE_BYTES)[0]
+
+    samples = [sample for sheet in found.sheets for sample in sheet.samples]
+    tagging = config.tagging
+    return Content(
+        uri=collection.uri,
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        model={
+            "model": config.model,
+            "model id": config.model_id,
+            "embedding": f"{config.dim:,} numbers",
+            "threshold": f"{tagging.threshold:g}",
+            "tags per image": f"at most {tagging.top_k}",
+            "taxonomy": tagging.taxonomy_file or "built in, from WordNet",
+        },
+        threshold=tagging.threshold,
+        table_version=collection.table.version,
+        found=found,
+        thumbnails=make_thumbnails(samples, read),
+        history=history,
+        program=f"tagger {importlib.metadata.version('tagger')}",
+    )
+
+
+def _for_people(uri: str) -> str:
+    """Return the path of a local address: what a terminal or browser opens; other addresses as they are."""
+    return uri.removeprefix("file://")
+
+
+def _write_file(path: str, data: bytes) -> str:
+    """Write a local file at once or not at all; returns its absolute path.
+
+    Raises:
+        UsageError: It cannot be written there.
+    """
+    target = Path(path).absolute()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".html")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(draft).chmod(0o644)
+            Path(draft).replace(target)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UsageError(f"the report cannot be written to {target}: {error.strerror or error}") from None
+    return str(target)
