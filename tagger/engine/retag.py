@@ -1,12 +1,11 @@
 """`retag`: finds the model's last layer for a collection and applies another taxonomy with it."""
 
-from functools import partial
 from pathlib import Path
 
 from tagger.collection import Collection, Retagged
 from tagger.collection import retag as retag_rows
 from tagger.errors import ModelError
-from tagger.models import find_model, head_logits, load_head, prepare
+from tagger.models import find_model, load_head, prepare
 from tagger.settings import load_settings
 from tagger.tags import load_taxonomy
 
@@ -34,10 +33,9 @@ def retag(
             f"the weights of {config.model} are not those that made {collection} "
             f"({prepared.model_id[:12]} instead of {config.model_id[:12]}): bring them back, or tag anew"
         )
-    head = load_head(prepared)
     return retag_rows(
         opened,
-        partial(head_logits, head.weight, head.bias),
+        load_head(prepared).logits,
         taxonomy=load_taxonomy(taxonomy, config.labels, config.wnids) if taxonomy else None,
         threshold=threshold,
         top_k=top_k,

@@ -8,7 +8,7 @@
 Importing this package loads neither torch nor openvino: what needs them imports them when called.
 """
 
-from tagger.models.head import Head, Outputs, head_logits
+from tagger.models.head import Head, Outputs
 from tagger.models.prepared import (
     Backend,
     Model,
@@ -34,7 +34,6 @@ __all__ = [
     "PreparedModel",
     "default_backend",
     "find_model",
-    "head_logits",
     "load",
     "load_head",
     "prepare",

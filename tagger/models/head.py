@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,11 +15,14 @@ from tagger.errors import RunError
 
 Floats = npt.NDArray[np.float32]
 
-_BLOCK: Final = 64
-"""Rows of one matrix product. BLAS picks its kernel, and so its rounding, by the shape."""
+_BLOCK: Final = 256
+"""Rows of one matrix product: what it needs beside its result stays in cache."""
+
+_WEIGHT_BITS: Final = 27
+"""Bits below the longest row of weights at which a weight is rounded: see `Head.logits`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Head:
     """The last layer of the network.
 
@@ -30,13 +34,48 @@ class Head:
     weight: Floats
     bias: Floats
 
+    def logits(self, embedding: Floats, norm: Floats) -> Floats:
+        """Return the logits of stored embeddings: `norm * (embedding @ weight.T) + bias`.
+
+        The same to the last bit for a row wherever it stands among whatever others, on any CPU. BLAS adds in
+        an order that depends on the CPU, the shape and the place of a row in it, so the sums are made exact:
+        an embedding holds multiples of 2^-24 (float16's smallest step), and the weights are rounded to
+        multiples of 2^-27 of their longest row (less than float32 loses in such a sum). A product is then an
+        integer in units of 2^-51 of that length, and no partial sum passes the length itself
+        (Cauchy-Schwarz: an embedding has length 1), which float64 with its 53 bits holds without rounding.
+
+        Args:
+            embedding: Shape (N, D), as in `Outputs`.
+            norm: Shape (N,).
+
+        Returns:
+            Shape (N, L).
+        """
+        logits = np.empty((len(embedding), len(self.weight)), np.float32)
+        with _one_blas_thread():
+            for start in range(0, len(embedding), _BLOCK):
+                rows = slice(start, start + _BLOCK)
+                exact = embedding[rows].astype(np.float64) @ self._weight.T
+                exact *= norm[rows, None]
+                exact += self.bias
+                logits[rows] = exact
+        return logits
+
+    @functools.cached_property
+    def _weight(self) -> npt.NDArray[np.float64]:
+        weight = self.weight.astype(np.float64)
+        longest = float(np.sqrt(np.square(weight).sum(axis=1).max(initial=0)))
+        unit = 2.0 ** (math.ceil(math.log2(longest or 1)) - _WEIGHT_BITS)
+        rounded: npt.NDArray[np.float64] = np.rint(weight / unit) * unit
+        return rounded
+
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
     """What the model says about N images.
 
     Attributes:
-        logits: Shape (N, L); exactly `head_logits` of the two below.
+        logits: Shape (N, L); exactly `Head.logits` of the two below.
         embedding: Shape (N, D), L2-normalised, then rounded to values that float16 can hold. A picture that
             excites no feature at all has zeros.
         norm: Shape (N,), the length that the normalisation took away.
@@ -45,35 +84,6 @@ class Outputs:
     logits: Floats
     embedding: Floats
     norm: Floats
-
-
-def head_logits(weight: Floats, bias: Floats, embedding: Floats, norm: Floats) -> Floats:
-    """Return the logits of stored embeddings: `(embedding * norm) @ weight.T + bias` in float32.
-
-    A row's result does not depend on how many rows come with it, nor on its place among them.
-
-    Args:
-        weight: Shape (L, D).
-        bias: Shape (L,).
-        embedding: Shape (N, D).
-        norm: Shape (N,).
-
-    Returns:
-        Shape (N, L).
-    """
-    weight = np.ascontiguousarray(weight, np.float32)
-    rows, dim = embedding.shape
-    logits = np.empty((rows, weight.shape[0]), np.float32)
-    block = np.zeros((_BLOCK, dim), np.float32)
-    with _one_blas_thread():
-        for start in range(0, rows, _BLOCK):
-            count = min(_BLOCK, rows - start)
-            chosen = slice(start, start + count)
-            np.multiply(embedding[chosen], norm[chosen, None], out=block[:count])
-            block[count:] = 0
-            logits[chosen] = (block @ weight.T)[:count]
-    logits += bias
-    return logits
 
 
 def _one_blas_thread() -> contextlib.AbstractContextManager[Any]:
@@ -115,7 +125,7 @@ def finish(head: Head, features: Floats, *, model: str, precision: str) -> Outpu
     norm = np.sqrt(np.square(features, dtype=np.float64).sum(axis=1)).astype(np.float32)
     length = np.where(norm > 0, norm, np.float32(1))
     embedding = (features / length[:, None]).astype(np.float16).astype(np.float32)
-    return Outputs(head_logits(head.weight, head.bias, embedding, norm), embedding, norm)
+    return Outputs(head.logits(embedding, norm), embedding, norm)
 
 
 def concatenate(parts: list[Outputs], head: Head) -> Outputs:

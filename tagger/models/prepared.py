@@ -247,7 +247,7 @@ def load(
 
 
 def load_head(source: PreparedModel | Mapping[str, bytes]) -> Head:
-    """Read the last layer alone, for `head_logits`; needs no backend.
+    """Read the last layer alone; needs no backend.
 
     Raises:
         ModelError: The file was altered.

@@ -72,7 +72,7 @@ class _Slot:
 class TorchModel:
     """A `Model` (see prepared.py).
 
-    Logits are made on the host by the same `head_logits` that `retag` uses, while the GPU works on the next
+    Logits are made on the host by the same `Head.logits` that `retag` uses, while the GPU works on the next
     batch: so they are equal to the last bit.
 
     Attributes:

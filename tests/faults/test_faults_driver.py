@@ -6,6 +6,7 @@ from signal import SIGINT, SIGKILL, SIGTERM, Signals
 from typing import TYPE_CHECKING
 
 import pytest
+from blows import Sluice
 from driving import Driver, tagger, wait_for
 from tables import assert_same_rows, delta, rows_of, runs_of
 
@@ -31,10 +32,12 @@ def test_killed_and_interrupted_at_every_stage(
     line = ("tag", f"{server.uri}/photos", collection, "--chunk-rows", str(CHUNK), "--cpus", "2")
     settled = 0
     drivers = []
+    sluice = stack.enter_context(Sluice(server))
     for share, blow in BLOWS:
         reads_before = _reads(server)
         driver = stack.enter_context(Driver(*line, env=server.env(), in_script=blow == SIGINT))
         drivers.append(driver)
+        sluice.open(share * N + 5 * CHUNK)  # what its fetch tasks have in hand, and some
         driver.wait_until_done(share * N - settled)
         planned = driver.shown[-1][2]
         _strike(driver, blow)
@@ -45,6 +48,7 @@ def test_killed_and_interrupted_at_every_stage(
         # Lost is what had not been committed yet, and the chunks that the workers had in hand.
         assert committed <= reads <= done + WORKERS * 512, (share, blow)
         settled += committed
+    sluice.open(N)
     record = tagger(*line, "--json", env=server.env()).require().json
     assert (record["listed"], record["skipped"], record["planned"]) == (N, settled, N - settled)
     assert_same_rows(rows_of(undisturbed), rows_of(collection))

@@ -8,7 +8,7 @@ from signal import SIGSTOP
 from typing import TYPE_CHECKING
 
 import pytest
-from blows import ACTOR, DECODER, FETCHER, PHOTOS, strike
+from blows import ACTOR, DECODER, FETCHER, PHOTOS, Sluice, strike
 from driving import Driver, tagger
 from tables import assert_same_rows, by_name, rows_of
 
@@ -27,10 +27,12 @@ PYTHONPATH = os.pathsep.join([str(HERE), str(HERE.parent / "vision"), os.environ
 def test_workers_killed_one_after_the_other(counting_server: RawS3, undisturbed: str, tmp_path: Path) -> None:
     collection = str(tmp_path / "collection")
     line = ("tag", f"{counting_server.uri}/photos", collection, "--chunk-rows", "32", "--json")
-    with Driver(*line, env=counting_server.env()) as driver:
+    with Driver(*line, env=counting_server.env()) as driver, Sluice(counting_server) as sluice:
         for share, victim in ((0.1, FETCHER), (0.3, ACTOR), (0.4, DECODER), (0.5, FETCHER), (0.7, ACTOR)):
+            sluice.open(share * PHOTOS + 5 * 32)  # the chunks that the fetch tasks have in hand, and some
             driver.wait_until_done(share * PHOTOS)
             strike(driver, victim)
+        sluice.open(PHOTOS)
         record = driver.wait().require().json
         driver.wait_until_gone(40)
     assert (record["planned"], record["tagged"], record["failed"]) == (PHOTOS, PHOTOS, 0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tagger.errors import ModelError
-from tagger.models import find_model, head_logits, load, load_head, prepare
+from tagger.models import find_model, load, load_head, prepare
 
 torch = pytest.importorskip("torch")
 
@@ -100,5 +100,5 @@ def test_logits_come_again_from_what_is_stored(ready, pixels):
     prepared = ready("bf16")
     outputs = load(prepared, prepared.payload(), threads=4, device="cuda")(pixels[:100])
     head = load_head(prepared)
-    again = head_logits(head.weight, head.bias, outputs.embedding, outputs.norm)
+    again = head.logits(outputs.embedding, outputs.norm)
     assert np.array_equal(again, outputs.logits)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagger.errors import RunError
-from tagger.models import Head, head_logits, load, load_head
+from tagger.models import Head, load, load_head
 from tagger.models.head import concatenate, finish
 
 
@@ -27,7 +27,7 @@ def test_logits_come_again_from_what_is_stored(model, prepared, pixels):
     stored = outputs.embedding.astype(np.float16).astype(np.float32)
     assert np.array_equal(stored, outputs.embedding)
     for rows in (slice(None), slice(3, 4), slice(5, 20)):
-        again = head_logits(head.weight, head.bias, stored[rows], outputs.norm[rows])
+        again = head.logits(stored[rows], outputs.norm[rows])
         assert np.array_equal(again, outputs.logits[rows])
 
 
@@ -103,3 +103,18 @@ def test_any_split_of_the_rows_gives_the_same(rows, seed, scale):
     # float16 keeps 11 bits of each value of the embedding.
     allowed = 96 * 2.0**-11 * np.abs(features).max(initial=0) * np.abs(head.weight).max() + 1e-3
     assert np.abs(whole.logits - exact).max(initial=0) <= allowed
+
+
+def test_logits_depend_neither_on_the_place_of_a_row_nor_on_the_order_of_the_sums():
+    r = np.random.default_rng(7)
+    head = random_head(1280, 1000)
+    outputs = finished(np.abs(r.normal(size=(96, 1280))).astype(np.float32), head)
+    for rows in (slice(0, 1), slice(92, 96), slice(5, 36), slice(64, 95)):
+        again = head.logits(outputs.embedding[rows], outputs.norm[rows])
+        assert np.array_equal(again, outputs.logits[rows])
+    # Features in another order are added in another order, as another CPU would.
+    order = r.permutation(1280)
+    turned = Head(head.weight[:, order], head.bias)
+    assert np.array_equal(turned.logits(outputs.embedding[:, order], outputs.norm), outputs.logits)
+    exact = outputs.norm[:, None] * (outputs.embedding.astype(np.float64) @ head.weight.T) + head.bias
+    assert np.allclose(outputs.logits, exact, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
