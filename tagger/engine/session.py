@@ -12,9 +12,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from tagger.engine.lean import lean_data, lean_start
 from tagger.engine.resources import object_store_bytes
 from tagger.errors import RunError, UsageError
 from tagger.settings import Settings
+
+_SPARE_WORKERS = 8  # beside one for each CPU: those that read the plan, hold a model, write a group
 
 
 @contextlib.contextmanager
@@ -66,17 +69,24 @@ def _connected(address: str | None, settings: Settings, cpus: int) -> Iterator[d
             "num_cpus": cpus,
             "include_dashboard": False,
             "object_store_memory": settings.object_store_bytes or object_store_bytes(cpus),
+            "_system_config": {
+                # Idle workers are kept: the next group to write would pay for a new one, 1 s of CPU.
+                "num_workers_soft_limit": cpus + _SPARE_WORKERS,
+                "enable_metrics_collection": False,  # for a dashboard that is not there
+                "preload_python_modules": ["tagger.engine.stream"],
+            },
         }
     else:
         options |= {"address": address, "namespace": "tagger"}
     try:
-        with _without_stderr(), _within_reach():
+        with _without_stderr(), _within_reach(), lean_start() if own else contextlib.nullcontext():
             ray.init(**{name: value for name, value in options.items() if value is not None})
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise RunError(f"the Ray cluster {address or 'of this machine'} does not answer: {reason}") from error
     try:
-        yield ray.cluster_resources()
+        with lean_data() if own else contextlib.nullcontext():
+            yield ray.cluster_resources()
     finally:
         with _within_reach():
             ray.shutdown()

@@ -12,6 +12,7 @@ import pyarrow as pa
 from tagger.collection.schema import CATEGORY, SCHEMA, TAG
 from tagger.engine.blocks import array_of, bytes_of, chunk_number, pack, table_of
 from tagger.models import Model, PreparedModel, load
+from tagger.scheduling import take_long_turns
 from tagger.tags import Taxonomy, probabilities
 
 
@@ -46,6 +47,7 @@ class Tagger:
         self, settings: tuple[TagSettings, ...], payloads: tuple[Mapping[str, bytes], ...], *, threads: int
     ) -> None:
         self._settings = settings
+        take_long_turns()  # before the models start their threads, which take after this one
         self._models: list[Model] = [
             load(one.prepared, payload, threads=threads)
             for one, payload in zip(settings, payloads, strict=True)

@@ -18,6 +18,7 @@ from typing import TypeAlias
 from PIL import Image
 
 from tagger.errors import ImageError
+from tagger.scheduling import take_long_turns
 from tagger.vision.framing import Framing
 from tagger.vision.picture import DecodeLimits, Picture, Pixels
 from tagger.vision.wire import (
@@ -133,6 +134,7 @@ def main(text: str) -> None:
     # decode() checks pixels against the limit of the run; Pillow's own limit is lower and would warn first.
     Image.MAX_IMAGE_PIXELS = None
     worker = Worker(config)
+    take_long_turns()
     restrict(config.limits)
     # From here on only libraries would write there, and what they write about a bad file is noise.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
