@@ -83,6 +83,21 @@ def run_engine(photos: Photos, images: int, *, timeout_s: float = 3600) -> dict[
     }
 
 
+def run_retag(photos: Photos, run: dict[str, Any]) -> dict[str, Any]:
+    """Change the threshold of a whole collection; returns `rows` and `wall_s`, start-up included, or `error`."""
+    began = time.time()
+    done = subprocess.run(
+        [_command(), "retag", run["collection"], "--threshold", "0.2", "--json"],
+        env=_environment(photos),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        return {"rows": run["images"], "error": f"tagger retag: {done.stderr[-2000:]}"}
+    return {"rows": run["images"], "wall_s": time.time() - began}
+
+
 def check(photos: Photos, collection: str) -> dict[str, Any]:
     """Return the answer and the exit code of `tagger check`."""
     done = subprocess.run(

@@ -70,6 +70,9 @@ def targets(results: dict[str, Any]) -> list[Target]:
                 growth,
             ),
         ]
+    retag = results["retag"]
+    if retag["rows"] >= 100_000:
+        found.append(Target(f"retag of {retag['rows']:,} rows (s)", "≤", 10.0, retag.get("wall_s")))
     for name, factor in PEER_FACTORS.items():
         peer = results["peers"].get(name, {})
         found.append(
@@ -97,6 +100,7 @@ def render(results: dict[str, Any]) -> str:
                 _ENGINE_HEADER,
                 [_engine_row(run, limit["images_per_s"]) for run in results["engine"]],
             ),
+            _retag_line(results["retag"]),
             f"### Peers, over the same {results['peer_images']:,} images on the same server",
             markdown_table(
                 _PEER_HEADER,
@@ -159,6 +163,14 @@ def _heading(results: dict[str, Any]) -> str:
 def _limit_line(limit: dict[str, Any]) -> str:
     rate = f"**{limit['images_per_s']:.0f} images/s**"
     return f"Limit: {limit['cores']} cores ÷ {limit['sum_ms']:.2f} ms = {rate}."
+
+
+def _retag_line(retag: dict[str, Any]) -> str:
+    seconds = retag.get("wall_s")
+    took = f"{seconds:.1f} s" if seconds is not None else "no end"
+    return (
+        f"`tagger retag` of {retag['rows']:,} rows, from their stored embeddings: {took}, start-up included."
+    )
 
 
 def _limit_rows(limit: dict[str, Any]) -> list[list[str]]:

@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import limit, machine, report
-from bench.engine import run_engine
+from bench.engine import run_engine, run_retag
 from bench.peer_runs import PEERS, make_environment, run_peer
 from bench.photos import FOLDER_IMAGES, put_all
 from tagger.testing import SeaweedFS
@@ -31,6 +32,7 @@ DOCS = ROOT / "docs" / "benchmarks.md"
 def main() -> int:
     """Measure, print the tables, write the JSON file, with --write-docs the page; 1 when something failed."""
     a = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started must end with it
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"the load average is {load:.2f}: other programs run here, and the numbers will say less")
@@ -61,7 +63,11 @@ def main() -> int:
     print(f"\n{text}\n\nwritten to {path}")
     if a.write_docs:
         DOCS.write_text(report.replace_block(DOCS.read_text(encoding="utf-8"), text), encoding="utf-8")
-    errors = [run["error"] for run in [*results["engine"], *results["peers"].values()] if "error" in run]
+    errors = [
+        run["error"]
+        for run in [*results["engine"], results["retag"], *results["peers"].values()]
+        if "error" in run
+    ]
     bad = [run["check"] for run in results["engine"] if run.get("check", {}).get("exit_code", 0)]
     for error in [*errors, *bad]:
         print(f"FAILED: {error}", file=sys.stderr)
@@ -81,6 +87,8 @@ def _measure(photos: Photos, sizes: list[int], folder: Path, *, peers: bool) -> 
     for size in sorted({images, large} - {peer_images}):
         engine[size] = _engine(photos, size)
     after = _limit(photos, collection, peer_images, folder)
+    print("tagger retag", flush=True)
+    retag = run_retag(photos, engine[max(engine)])
     found = {}
     for name in PEERS if peers else ():
         print(f"{name}, {peer_images:,} images", flush=True)
@@ -89,6 +97,7 @@ def _measure(photos: Photos, sizes: list[int], folder: Path, *, peers: bool) -> 
         "limit": limit.merge([before, after]),
         "limit_drift": after["images_per_s"] / before["images_per_s"],
         "engine": [engine[size] for size in sorted(engine)],
+        "retag": retag,
         "peers": found,
     }
 
