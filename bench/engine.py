@@ -84,7 +84,11 @@ def run_engine(photos: Photos, images: int, *, timeout_s: float = 3600) -> dict[
 
 
 def run_retag(photos: Photos, run: dict[str, Any]) -> dict[str, Any]:
-    """Change the threshold of a whole collection; returns `rows` and `wall_s`, start-up included, or `error`."""
+    """Change the threshold of a whole collection.
+
+    Returns:
+        `rows`, and `wall_s` (start-up included) or `error`.
+    """
     began = time.time()
     done = subprocess.run(
         [_command(), "retag", run["collection"], "--threshold", "0.2", "--json"],

@@ -18,6 +18,15 @@ def test_a_chunk_survives_packing():
     assert bytes_of(block, "seconds") == b"{}"
 
 
+def test_pixels_are_read_out_of_a_block_without_a_copy():
+    pixels = np.arange(1 << 20, dtype=np.uint8)
+    block = pack(1, before=b"abc", pixels=pixels, empty=b"")
+    assert np.shares_memory(array_of(block, "pixels", (1 << 20,)), pixels)
+    sliced = pa.concat_tables([block, pack(2, before=b"", pixels=pixels[:7], empty=b"x")]).combine_chunks()
+    assert bytes_of(sliced.slice(1, 1), "pixels") == pixels[:7].tobytes()
+    assert (bytes_of(sliced.slice(0, 1), "empty"), bytes_of(sliced.slice(1, 1), "empty")) == (b"", b"x")
+
+
 def test_two_chunks_in_one_block_are_a_bug():
     block = pa.concat_tables([pack(1, a=b"x"), pack(2, a=b"y")])
     with pytest.raises(ValueError, match="exactly one chunk"):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
+SERVICES = r"monitor\.py|dashboard/dashboard\.py|_StatsActor|AutoscalingCoordinator|ActorLocationTracker"
+"""What a cluster of our own does without (docs/decisions/0014-lean-local-cluster.md)."""
+
 HERE = Path(__file__).parent
 FAULTY = HERE / "faulty.py"
 PYTHONPATH = os.pathsep.join([str(HERE), str(HERE.parent / "vision"), os.environ.get("PYTHONPATH", "")])
@@ -32,9 +35,11 @@ def test_workers_killed_one_after_the_other(counting_server: RawS3, undisturbed:
             sluice.open(share * PHOTOS + 5 * 32)  # the chunks that the fetch tasks have in hand, and some
             driver.wait_until_done(share * PHOTOS)
             strike(driver, victim)
+        services = driver.processes(SERVICES)
         sluice.open(PHOTOS)
         record = driver.wait().require().json
         driver.wait_until_gone(40)
+    assert services == {}
     assert (record["planned"], record["tagged"], record["failed"]) == (PHOTOS, PHOTOS, 0)
     assert_same_rows(rows_of(undisturbed), rows_of(collection))
     tagger("check", collection).require()
