@@ -73,7 +73,10 @@ def _connected(address: str | None, settings: Settings, cpus: int) -> Iterator[d
                 # Idle workers are kept: the next group to write would pay for a new one, 1 s of CPU.
                 "num_workers_soft_limit": cpus + _SPARE_WORKERS,
                 "enable_metrics_collection": False,  # for a dashboard that is not there
-                "preload_python_modules": ["tagger.engine.stream"],
+                # A client that finds the object store not ready yet tries again at once, not after a second.
+                "raylet_client_connect_timeout_milliseconds": 50,
+                "raylet_client_num_connect_attempts": 200,
+                "preload_python_modules": ["tagger.engine.stream"],  # while the driver wires the stream
             },
         }
     else:
