@@ -1,5 +1,6 @@
 """The command line: `tagger COMMAND …`. One module a command group; this one runs them."""
 
+import contextlib
 import importlib
 import io
 import json
@@ -63,22 +64,28 @@ def main() -> None:
         code = tagger.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        code = _failed(error.format_message(), error.exit_code)
     except TaggerError as error:
         print(f"tagger: {printable(str(error))}", file=sys.stderr)
-        code = error.exit_code
+        code = _failed(str(error), error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort):
         for number in (signal.SIGINT, signal.SIGTERM):  # the impatient get the same exit code
             signal.signal(number, signal.SIG_IGN)
-        print(
-            "tagger: interrupted; what is committed is kept, and the same command goes on from there",
-            file=sys.stderr,
-        )
-        code = EXIT_INTERRUPTED
+        text = "interrupted; what is committed is kept, and the same command goes on from there"
+        print(f"tagger: {text}", file=sys.stderr)
+        code = _failed(text, EXIT_INTERRUPTED)
     except BrokenPipeError:  # `tagger … | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     _leave(code if isinstance(code, int) else 0)
+
+
+def _failed(text: str, code: int) -> int:
+    """Tell a program that asked for `--json` what the person was told on stderr; returns `code`."""
+    if "--json" in sys.argv[1:]:
+        with contextlib.suppress(BrokenPipeError):
+            print_json({"error": text, "exit_code": code})
+    return code
 
 
 def _leave(code: int) -> None:

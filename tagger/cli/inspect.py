@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tagger.cli import print_json, printable
+from tagger.errors import UsageError
 
 
 @click.command()
@@ -19,6 +20,8 @@ from tagger.cli import print_json, printable
 @click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
 def failures(collection: str, *, as_csv: bool, anonymous: bool, as_json: bool) -> int:
     """List every failed image of COLLECTION and why."""
+    if as_csv and as_json:
+        raise UsageError("--csv and --json cannot go together: leave one of them out")
     reader = _open(collection, anonymous=anonymous).failures()
     if as_csv:
         shown = printable if sys.stdout.isatty() else str  # a file gets the names as they are

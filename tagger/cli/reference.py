@@ -10,7 +10,7 @@ _JSON_KEYS = {
     "estimated_cost",
     "retag": "run_id, rows, tagged, table_version, seconds",
     "failures": "failures: [{image_id, error, error_detail}]",
-    "check": "ok, rows, tagged, failed, findings",
+    "check": "ok, rows, tagged, failed, findings, notes",
     "report": "out, size_bytes, images, tagged, failed",
     "models": "models: [{name, input_px, dim, licence, weights, default}]",
     "demo": "photos, collection, report, run",
@@ -28,6 +28,8 @@ def reference() -> str:
         "```",
         tagger.get_help(context),
         "```",
+        "",
+        "A command that fails tells why on stderr; with `--json` also as `error, exit_code`.",
     ]
     for name in tagger.list_commands(context):
         command = tagger.get_command(context, name)

@@ -93,13 +93,29 @@ class Collection:
         held.require_model(config, store.uri)
         table = TagsTable.open_or_none(store)
         if table is None:
-            if next((True for page in store.list(f"{TAGS_FOLDER}/") if page), False):
-                raise CollectionError(
-                    f"{store.uri}/{TAGS_FOLDER} holds parts but no transaction log; restore "
-                    f"{TAGS_FOLDER}/_delta_log, or make a new collection"
-                )
+            _require_no_parts(store)
             table = TagsTable.create(store, serial=held.tagging.serial)
         return cls(store, held.in_force(table.serial), table)
+
+    @classmethod
+    def find(cls, uri: str, config: Config, options: StorageOptions | None = None) -> Collection | None:
+        """Do as `create_or_open` does, but make nothing: None where it would make a collection.
+
+        Raises:
+            CollectionError, UsageError, StoreUnavailable: As for `create_or_open`.
+        """
+        store = open_store(uri, options or StorageOptions())
+        _require_usable(store.uri)
+        _require_open_door(store)
+        found = _read_config(store)
+        if found is None:
+            _require_empty(store)
+            return None
+        Config.from_json(found[0], store.uri).require_model(config, store.uri)
+        if TagsTable.open_or_none(store) is None:
+            _require_no_parts(store)
+            return None
+        return cls.open(uri, options)
 
     @classmethod
     def open(cls, uri: str, options: StorageOptions | None = None) -> Collection:
@@ -242,6 +258,15 @@ def _require_open_door(store: Store) -> None:
     """See whether the bucket is there and lets us in: before any work that is a matter of wrong settings."""
     if split_uri(store.uri)[0] != "file":  # a missing folder is made, or missed by name
         store.check()
+
+
+def _require_no_parts(store: Store) -> None:
+    """Refuse to make a table where one was: its log is lost, and its parts would be orphans."""
+    if next((True for page in store.list(f"{TAGS_FOLDER}/") if page), False):
+        raise CollectionError(
+            f"{store.uri}/{TAGS_FOLDER} holds parts but no transaction log; restore "
+            f"{TAGS_FOLDER}/_delta_log, or make a new collection"
+        )
 
 
 def _require_empty(store: Store) -> None:

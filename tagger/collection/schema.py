@@ -45,6 +45,8 @@ PLAN_SCHEMA: Final = pa.schema(
         ("etag", pa.string()),
         ("size_bytes", pa.int64()),
         ("old_part", pa.string()),
+        ("old_error", pa.string()),
     ]
 )
-"""One row per planned image; `old_part` is the live part that holds the row it will replace, or null."""
+"""One row per planned image; `old_part` is the live part that holds the row it will replace, or null, and
+`old_error` the code of that row, where it is one that every run tries again."""

@@ -8,19 +8,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from tagger.collection import Collection, new_run_id
+from tagger.collection import new_run_id
 from tagger.engine.blocks import pack
 from tagger.engine.fetch import Fetcher, FetchSettings
 from tagger.engine.options import TagOptions
 from tagger.engine.plan import plan_chunks
 from tagger.engine.planner import spill_folder
 from tagger.engine.tagging import Tagger, TagSettings
-from tagger.errors import CollectionError, UsageError
-from tagger.models import find_model, prepare
+from tagger.engine.targets import Wish, find_targets, settled_rows, wishes
+from tagger.errors import UsageError
 from tagger.settings import load_settings
 from tagger.source import open_source
 from tagger.storage import StorageOptions
-from tagger.tags import DEFAULT_THRESHOLD, DEFAULT_TOP_K, load_taxonomy
 from tagger.vision import DecodeLimits
 
 SAMPLE_IMAGES = 96
@@ -80,13 +79,16 @@ def estimate(
     listing = open_source(
         source, options=storage, include=options.include, exclude=options.exclude, leave_out=collection
     )
-    existing = _existing(collection, StorageOptions(requester_pays=options.requester_pays))
+    results = StorageOptions(requester_pays=options.requester_pays)
+    wanted = wishes(collection, options, results, settings)
+    targets = find_targets(wanted, options, results)
     with (
         spill_folder(settings.cache_dir, new_run_id()) as spill,
         plan_chunks(
             listing.batches(),
-            existing,
+            settled_rows(targets, spill_dir=spill) if targets else None,
             spill_dir=spill,
+            model_id=wanted[0].prepared.model_id,
             retry_failed=options.retry_failed,
             limit=options.limit,
             chunk_rows=(SAMPLE_IMAGES // 2, SAMPLE_IMAGES // 2, 512),
@@ -101,7 +103,7 @@ def estimate(
     cpus = options.cpus or settings.cpus
     seconds = 0.0
     if sample:
-        per_image_s = _measure(sample, options, storage, cpus=cpus)
+        per_image_s = _measure(sample, wanted, options, storage, cpus=cpus)
         seconds = STARTUP_S + counts.planned * per_image_s / _HIDDEN_SHARE
     return Estimate(
         listed=counts.listed,
@@ -114,27 +116,27 @@ def estimate(
     )
 
 
-def _existing(collection: str, storage: StorageOptions) -> pa.RecordBatchReader | None:
-    try:
-        table = Collection.open(collection, storage).table
-    except CollectionError:
-        return None  # a run would make it
-    columns = ["image_id", "uri", "etag", "status", "error", "model_id"]
-    return table.scan(columns, part_column=True) if table.rows else None
-
-
-def _measure(sample: list[pa.Table], options: TagOptions, storage: StorageOptions, *, cpus: int) -> float:
+def _measure(
+    sample: list[pa.Table], wanted: list[Wish], options: TagOptions, storage: StorageOptions, *, cpus: int
+) -> float:
     """Return wall seconds per image with all CPUs busy; the first chunk only warms up."""
-    settings = load_settings()
-    prepared = prepare(find_model(options.model), cache_dir=settings.cache_dir)
     limits = DecodeLimits(
         max_bytes=options.max_image_bytes, max_pixels=options.max_pixels, timeout_s=options.decode_timeout_s
     )
-    fetcher = Fetcher(FetchSettings(options=storage, framings=(prepared.framing,), limits=limits))
-    taxonomy = load_taxonomy(options.taxonomy, prepared.labels, prepared.wnids)
+    framings = tuple(one.prepared.framing for one in wanted)
+    fetcher = Fetcher(FetchSettings(options=storage, framings=framings, limits=limits))
     tagger = Tagger(
-        (TagSettings(prepared, taxonomy, DEFAULT_THRESHOLD, DEFAULT_TOP_K, run_id="dry-run"),),
-        (prepared.payload(),),
+        tuple(
+            TagSettings(
+                one.prepared,
+                one.taxonomy,
+                one.config.tagging.threshold,
+                one.config.tagging.top_k,
+                run_id="dry-run",
+            )
+            for one in wanted
+        ),
+        tuple(one.prepared.payload() for one in wanted),
         threads=cpus,
     )
     try:

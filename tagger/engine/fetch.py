@@ -87,22 +87,26 @@ class Fetcher:
             decoded = self._decoder.run(plan.num_rows, reads.arrivals())
         finally:
             reads.stop()
-        self._watch_store(reads.failures, plan.num_rows)
+        self._watch_store(reads.failures, plan.column("old_error").to_pylist())
         rows = _with_facts(plan, reads, decoded.facts)
         pixels = {f"pixels_{n}": array.reshape(-1) for n, array in enumerate(decoded.pixels)}
         seconds = {"fetch": reads.seconds, "fetch and decode": time.perf_counter() - started}
         return pack(chunk_number(block), rows=rows, seconds=json.dumps(seconds).encode(), **pixels)
 
-    def _watch_store(self, failures: dict[int, ImageError], n_rows: int) -> None:
-        """Stop the run when storage, not the images, is what fails."""
-        passing = [error for error in failures.values() if error.code not in SETTLED_CODES]
-        if len(passing) < n_rows:
+    def _watch_store(self, failures: dict[int, ImageError], old_errors: list[str | None]) -> None:
+        """Stop the run when storage, not the images, is what fails.
+
+        An image that could not be read for the same reason last time says nothing about storage today.
+        """
+        passing = {n: error for n, error in failures.items() if error.code not in SETTLED_CODES}
+        news = [error for n, error in passing.items() if error.code != old_errors[n]]
+        if len(passing) < len(old_errors):
             self._failed_in_a_row = 0
             return
-        self._failed_in_a_row += n_rows
-        if self._failed_in_a_row >= self._settings.give_up_after:
+        self._failed_in_a_row += len(news)
+        if news and self._failed_in_a_row >= self._settings.give_up_after:
             raise StoreUnavailable(
-                f"{self._failed_in_a_row} reads in a row failed, the last with «{passing[-1]}»; "
+                f"{self._failed_in_a_row} reads in a row failed, the last with «{news[-1]}»; "
                 "nothing was written for them: start the same command again when storage answers"
             )
 
@@ -238,6 +242,7 @@ def _with_facts(plan: pa.Table, reads: _Reads, decoded: list[Facts | ImageError 
             [reads.sizes.get(n, listed) for n, listed in enumerate(listed_sizes)], pa.int64()
         ),
         "old_part": plan.column("old_part"),
+        "old_error": plan.column("old_error"),
         "sha256": pa.array([reads.sha256.get(n) for n in range(n_rows)], pa.string()),
         "error": pa.array([error and error.code for error in errors], pa.string()),
         "error_detail": pa.array([error and error.detail for error in errors], pa.string()),

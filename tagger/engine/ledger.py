@@ -57,7 +57,8 @@ class Ledger:
     """Knows which chunks are committed, drops what comes twice, and holds back what looks like an outage.
 
     A group in which every image failed to be read is not committed before one image of the same or a
-    later group could be read: when storage is down, its failures are not facts about the images.
+    later group could be read: when storage is down, its failures are not facts about the images. Images
+    that failed for the same reason in an earlier run do not count: objects in an archive, say, stay there.
 
     Args:
         give_up_after: Reads that may fail in a row, without one success, before the run stops.
@@ -95,10 +96,11 @@ class Ledger:
         if receipt.read_failures < receipt.rows:
             ready, self._held = self._held, []
             return ready
-        if sum(one.rows for one in self._held) >= self._give_up_after:
+        news = sum(one.read_failures - one.known_failures for one in self._held)
+        if news >= self._give_up_after:
             codes = ", ".join(sorted(self._held[-1].errors))
             raise StoreUnavailable(
-                f"{sum(one.rows for one in self._held)} reads in a row failed ({codes}); nothing was written "
+                f"{news} reads in a row failed ({codes}); nothing was written "
                 "for them: start the same command again when storage answers"
             )
         return []

@@ -30,6 +30,7 @@ class Receipt:
         errors: Failed rows by code.
         read_failures: Failed rows whose file was never read, for a reason that a later run may not meet
             again: storage, not the image.
+        known_failures: Of these, rows that failed for the same reason in an earlier run: no news.
         seconds: Time spent by stage, added up over the chunks.
     """
 
@@ -40,6 +41,7 @@ class Receipt:
     tagged: int = 0
     errors: dict[str, int] = field(default_factory=dict)
     read_failures: int = 0
+    known_failures: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -69,24 +71,29 @@ def write_group(
         parts.append(write_part(open_store(uri, options), rows.select(SCHEMA.names), part_name(run_id)))
         if n == 0:
             first, sizes = rows, [table.num_rows for table in tables]
+    unread = _unread(first)
     seconds = merge_seconds(*(json.loads(bytes_of(block, "seconds")) for block in blocks))
     return Receipt(
         parts=tuple(parts),
         chunks=tuple(zip(map(chunk_number, blocks), sizes, strict=True)),
         replaced=_replaced(first),
         image_ids=tuple(first.column("image_id").to_pylist()) if len(collections) > 1 else (),
-        tagged=pc.sum(pc.equal(first.column("status"), "tagged")).as_py() or 0,
+        tagged=_count(pc.equal(first.column("status"), "tagged")),
         errors=dict(Counter(first.column("error").drop_null().to_pylist())),
-        read_failures=_read_failures(first),
+        read_failures=unread.num_rows,
+        known_failures=_count(pc.equal(unread.column("error"), unread.column("old_error"))),
         seconds=merge_seconds(seconds, {"write": time.perf_counter() - started}),
     )
 
 
-def _read_failures(rows: pa.Table) -> int:
+def _unread(rows: pa.Table) -> pa.Table:
     settled = pc.is_in(rows.column("error"), value_set=pa.array(sorted(SETTLED_CODES)))
     failed = pc.and_(rows.column("error").is_valid(), pc.invert(settled))
-    unread = pc.and_(failed, rows.column("sha256").is_null())
-    return int(pc.sum(unread).as_py() or 0)
+    return rows.filter(pc.and_(failed, rows.column("sha256").is_null()))
+
+
+def _count(holds: pa.ChunkedArray) -> int:
+    return int(pc.sum(holds).as_py() or 0)
 
 
 def _replaced(rows: pa.Table) -> dict[str, list[str]]:

@@ -154,7 +154,7 @@ class Plan:
         existing = _not_empty(self._settled)
         fresh: Iterator[pa.Table]
         if existing is None:
-            fresh = (_with_old_part(table) for table in self._listed())
+            fresh = (_as_new(table) for table in self._listed())
         else:
             self._rows = SettledRows(existing, **self._options)  # type: ignore[arg-type]
             self.counts.existing = self._rows.rows
@@ -297,5 +297,7 @@ def _not_empty(reader: pa.RecordBatchReader | None) -> Iterator[pa.RecordBatch] 
     return None
 
 
-def _with_old_part(table: pa.Table) -> pa.Table:
-    return table.append_column("old_part", pa.nulls(table.num_rows, pa.string()))
+def _as_new(table: pa.Table) -> pa.Table:
+    """Add the columns that tell of the row an image has had."""
+    nothing = pa.nulls(table.num_rows, pa.string())
+    return table.append_column("old_part", nothing).append_column("old_error", nothing)

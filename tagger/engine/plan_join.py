@@ -73,17 +73,19 @@ class SettledRows:
             # A uri is nearly always the image_id: kept only where it differs.
             self._db.execute(
                 "CREATE TABLE existing (image_id VARCHAR, other_uri VARCHAR, etag VARCHAR, part VARCHAR,"
-                " settled BOOLEAN)"
+                " settled BOOLEAN, error VARCHAR)"
             )
         insert = (
             "INSERT INTO existing SELECT image_id, CASE WHEN uri <> image_id THEN uri END, etag, part,"
             " coalesce((status = 'tagged' OR list_contains($codes, error))"
-            " AND ($model IS NULL OR model_id = $model), false) FROM loading"
+            " AND ($model IS NULL OR model_id = $model), false),"
+            " CASE WHEN NOT list_contains($settled, error) THEN error END FROM loading"
         )
-        codes: list[str] = [] if retry_failed else sorted(SETTLED_CODES)
+        settled = sorted(SETTLED_CODES)
+        codes: list[str] = [] if retry_failed else settled
         for table in _gathered(batches, _LOAD_ROWS):
             with self._explained(), self._registered("loading", table):
-                self._db.execute(insert, {"codes": codes, "model": model_id})
+                self._db.execute(insert, {"codes": codes, "settled": settled, "model": model_id})
         self.rows = self._count("existing")
 
     def _count(self, what: str) -> int:
@@ -117,7 +119,7 @@ class SettledRows:
         """
         with self._explained():
             self._db.execute(
-                "CREATE OR REPLACE TEMP TABLE matched AS SELECT l.seq, e.rowid AS place, e.part,"
+                "CREATE OR REPLACE TEMP TABLE matched AS SELECT l.seq, e.rowid AS place, e.part, e.error,"
                 " coalesce(e.settled AND (l.etag IS NULL OR l.etag = e.etag), false) AS settled"
                 " FROM listing l JOIN existing e ON l.image_id = e.image_id"
             )
@@ -127,7 +129,7 @@ class SettledRows:
             # One row per image even where a damaged table holds two.
             self._db.execute(
                 "CREATE OR REPLACE TEMP TABLE matched AS SELECT seq, min(part) AS part,"
-                " bool_or(settled) AS settled FROM matched GROUP BY seq"
+                " min(error) AS error, bool_or(settled) AS settled FROM matched GROUP BY seq"
             )
             skipped = self._count("matched WHERE settled")
         return skipped, self._unsettled()
@@ -135,7 +137,7 @@ class SettledRows:
     def _unsettled(self) -> Iterator[pa.Table]:
         with self._explained():
             reader = self._db.sql(
-                "SELECT l.image_id, l.uri, l.etag, l.size_bytes, m.part AS old_part"
+                "SELECT l.image_id, l.uri, l.etag, l.size_bytes, m.part AS old_part, m.error AS old_error"
                 " FROM listing l LEFT JOIN matched m ON l.seq = m.seq"
                 " WHERE NOT coalesce(m.settled, false) ORDER BY m.part NULLS FIRST, l.seq"
             ).to_arrow_reader(_READ_ROWS)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tagger.engine.plan import Plan
 from tagger.engine.planstore import PlanWriter
+from tagger.errors import StoreUnavailable, UsageError
 from tagger.storage import Store
 
 
@@ -75,7 +76,8 @@ class Planner:
             self._writer.close()
             self._done = True
         except BaseException as error:  # shown by the main thread, which owns the run
-            self._error = error
+            # The first page came: what is refused now (credentials ran out, say) is no wrong usage any more.
+            self._error = StoreUnavailable(str(error)) if type(error) is UsageError else error
             with contextlib.suppress(Exception):  # for readers; the run ends anyway
                 self._writer.fail(str(error))
         with self._changed:

@@ -20,7 +20,7 @@ from tagger.engine.planner import Planner, spill_folder
 from tagger.engine.progress import Progress
 from tagger.engine.resources import MAX_CHUNK_ROWS, choose_layout
 from tagger.engine.session import ray_session, require_token
-from tagger.engine.targets import Target, open_targets, settled_rows
+from tagger.engine.targets import Target, open_targets, settled_rows, wishes
 from tagger.errors import RunError, TaggerError, UsageError
 from tagger.settings import Settings, load_settings
 from tagger.source import Source, open_source
@@ -96,7 +96,8 @@ class _TagRun:
                 f"there is no image under {source.uri}: check the address, --include and --exclude"
             )
         self._listing = chain([] if first_page is None else [first_page], listing)
-        targets = open_targets(self._collection_uri, options, self._results, self._settings)
+        wanted = wishes(self._collection_uri, options, self._results, self._settings)
+        targets = open_targets(wanted, options, self._results)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_interruptible())
             progress = stack.enter_context(Progress(quiet=options.quiet))
@@ -179,7 +180,7 @@ class _TagRun:
             from tagger.engine.loop import CommitLoop, write_refs
             from tagger.engine.stream import ChunkStream, StreamSettings
 
-            gpus = int(cluster.get("GPU", 0))
+            gpus = 0 if options.backend == "openvino" else int(cluster.get("GPU", 0))
             layout = choose_layout(
                 max(1, int(cluster.get("CPU", 1))),
                 gpus,

@@ -139,7 +139,7 @@ def require_token(address: str | None, settings: Settings) -> None:
     """
     if address is not None and not _is_loopback(address) and not settings.ray_token_is_set:
         raise UsageError(
-            f"--address {address} is beyond this machine and Ray's token authentication is off: "
+            f"--address {address} may lead beyond this machine and Ray's token authentication is off: "
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the cluster"
         )
 

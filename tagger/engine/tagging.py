@@ -40,7 +40,7 @@ class Tagger:
 
     Rows: one in, one out, in plan order.
     Columns in: what `Fetcher` gives.
-    Columns out: `rows_<n>`, the rows of collection n: `SCHEMA` and `old_part`.
+    Columns out: `rows_<n>`, the rows of collection n: `SCHEMA`, `old_part` and `old_error`.
     """
 
     def __init__(
@@ -105,7 +105,9 @@ class Tagger:
         }
         columns = [made[name] if name in made else rows.column(name) for name in SCHEMA.names]
         table = pa.table([_cast(column, SCHEMA.field(i).type) for i, column in enumerate(columns)], SCHEMA)
-        return table.append_column("old_part", rows.column("old_part"))
+        for name in ("old_part", "old_error"):
+            table = table.append_column(name, rows.column(name))
+        return table
 
 
 def _cast(column: pa.Array | pa.ChunkedArray, to: pa.DataType) -> pa.Array | pa.ChunkedArray:

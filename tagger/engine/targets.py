@@ -12,7 +12,14 @@ from tagger.collection import Collection, Config, Tagging
 from tagger.engine.options import TagOptions
 from tagger.engine.tagging import TagSettings
 from tagger.errors import SETTLED_CODES, UsageError
-from tagger.models import ModelSpec, PreparedModel, find_model, prepare
+from tagger.models import (
+    ModelSpec,
+    PreparedModel,
+    default_backend,
+    default_precision,
+    find_model,
+    prepare,
+)
 from tagger.settings import Settings
 from tagger.storage import StorageOptions, open_store
 from tagger.tags import DEFAULT_THRESHOLD, DEFAULT_TOP_K, Taxonomy, load_taxonomy
@@ -60,14 +67,11 @@ class Target:
         self.taxonomy = self.collection.taxonomy()
 
     def prepare_for(self, *, gpus: int, options: TagOptions, settings: Settings) -> PreparedModel:
-        """Return the model as the cluster will run it: on GPUs where there are any."""
-        if gpus and options.backend is None and self.prepared.backend != "torch":
-            self.prepared = prepare(
-                self.spec,
-                "torch",
-                cache_dir=settings.cache_dir,
-                precision=_precision(options.precision) or "bf16",
-            )
+        """Return the model as the cluster will run it: what counts are its GPUs, not those of the driver."""
+        backend = _backend(options.backend) or ("torch" if gpus else default_backend(gpu=False))
+        precision = _precision(options.precision) or default_precision(backend, gpu=gpus > 0)
+        if (self.prepared.backend, self.prepared.precision) != (backend, precision):
+            self.prepared = prepare(self.spec, backend, cache_dir=settings.cache_dir, precision=precision)
         return self.prepared
 
     def tag_settings(self, run_id: str) -> TagSettings:
@@ -124,28 +128,42 @@ def settled_rows(targets: Sequence[Target], *, spill_dir: Path) -> pa.RecordBatc
     query += (
         f"CASE WHEN {' AND '.join(conditions)} THEN m.model_id ELSE '' END AS model_id, m.part FROM m{joins}"
     )
-    return database.execute(query).to_arrow_reader(65_536)
+    return database.sql(query).to_arrow_reader(65_536)
 
 
-def open_targets(
-    collection: str, options: TagOptions, storage: StorageOptions, settings: Settings
-) -> list[Target]:
-    """Open or create every collection of a run; the first is the one named on the command line.
+@dataclass(frozen=True)
+class Wish:
+    """A collection as the options ask for it, before it is opened.
+
+    Attributes:
+        uri: Where it is, or will be.
+        spec: The model, by name.
+        prepared: The model, made ready on the driver.
+        taxonomy: Labels to tags and categories.
+        config: What a new collection gets.
+    """
+
+    uri: str
+    spec: ModelSpec
+    prepared: PreparedModel
+    taxonomy: Taxonomy
+    config: Config
+
+
+def wishes(collection: str, options: TagOptions, storage: StorageOptions, settings: Settings) -> list[Wish]:
+    """Return every collection of a run; the first is the one named on the command line.
 
     Raises:
-        UsageError: An unknown model, another model or taxonomy than the collection's, two collections that
-            are the same.
+        UsageError: An unknown model, a bad taxonomy, two collections that are the same.
     """
     wanted = [(options.model, collection), *options.also]
     uris = [open_store(uri, storage).uri for _, uri in wanted]
     if len(set(uris)) < len(uris):
         raise UsageError("--also must name another collection for each model")
-    return [_open_target(model, uri, options, storage, settings) for model, uri in wanted]
+    return [_wish(model, uri, options, settings) for model, uri in wanted]
 
 
-def _open_target(
-    model: str, uri: str, options: TagOptions, storage: StorageOptions, settings: Settings
-) -> Target:
+def _wish(model: str, uri: str, options: TagOptions, settings: Settings) -> Wish:
     spec = find_model(model)
     prepared = prepare(
         spec, _backend(options.backend), cache_dir=settings.cache_dir, precision=_precision(options.precision)
@@ -164,11 +182,39 @@ def _open_target(
             top_k=DEFAULT_TOP_K if options.top_k is None else options.top_k,
         ),
     )
-    target = Target(
-        Collection.create_or_open(uri, config, storage, taxonomy=taxonomy), spec, prepared, taxonomy
-    )
-    target.require_settings(options)
-    return target
+    return Wish(uri, spec, prepared, taxonomy, config)
+
+
+def open_targets(wanted: Sequence[Wish], options: TagOptions, storage: StorageOptions) -> list[Target]:
+    """Open or create every collection of a run.
+
+    Raises:
+        UsageError: Another model or taxonomy than a collection's.
+    """
+    for one in wanted if len(wanted) > 1 else ():  # before one is made: wrong usage leaves nothing behind
+        Collection.find(one.uri, one.config, storage)
+    targets = []
+    for one in wanted:
+        opened = Collection.create_or_open(one.uri, one.config, storage, taxonomy=one.taxonomy)
+        target = Target(opened, one.spec, one.prepared, one.taxonomy)
+        target.require_settings(options)
+        targets.append(target)
+    return targets
+
+
+def find_targets(wanted: Sequence[Wish], options: TagOptions, storage: StorageOptions) -> list[Target] | None:
+    """Open the collections of a run without making any; None where one would have to be made.
+
+    Raises:
+        UsageError: As for `open_targets`.
+    """
+    targets = []
+    for one in wanted:
+        found = Collection.find(one.uri, one.config, storage)
+        if found is not None:
+            targets.append(Target(found, one.spec, one.prepared, one.taxonomy))
+            targets[-1].require_settings(options)
+    return targets if len(targets) == len(wanted) else None
 
 
 def _backend(name: str | None) -> Literal["openvino", "torch"] | None:

@@ -119,16 +119,26 @@ class PreparedModel:
             ) from None
 
 
-def default_backend() -> Backend:
-    """Return `torch` on a machine with an NVIDIA driver or without OpenVINO, else `openvino`."""
-    if _has_nvidia_driver() or importlib.util.find_spec("openvino") is None:
+def default_backend(*, gpu: bool | None = None) -> Backend:
+    """Return `torch` with a GPU or without OpenVINO, else `openvino`.
+
+    Args:
+        gpu: Whether the model will run on a GPU; None asks this machine for an NVIDIA driver.
+    """
+    if (_has_nvidia_driver() if gpu is None else gpu) or importlib.util.find_spec("openvino") is None:
         return "torch"
     return "openvino"
 
 
-def default_precision(backend: Backend) -> Precision:
-    """Return bf16 where this machine computes it in hardware, else f32."""
-    fast = _has_nvidia_driver() if backend == "torch" else _cpu_has_bf16()
+def default_precision(backend: Backend, *, gpu: bool | None = None) -> Precision:
+    """Return bf16 where the machine computes it in hardware, else f32.
+
+    Args:
+        backend: What runs the model.
+        gpu: Whether `torch` will find a GPU; None asks this machine for an NVIDIA driver.
+    """
+    has_gpu = _has_nvidia_driver() if gpu is None else gpu
+    fast = has_gpu if backend == "torch" else _cpu_has_bf16()
     return "bf16" if fast else "f32"
 
 

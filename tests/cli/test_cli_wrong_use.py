@@ -155,9 +155,36 @@ def test_an_unknown_model(photos: Path, collection: Path, tmp_path: Path) -> Non
 def test_another_model_on_a_collection(photos: Path, collection: Path) -> None:
     make_collection(collection)
     before = snapshot(collection)
-    said = refused("tag", photos, collection, "--model", "efficientnet_lite2")
+    line = ("tag", photos, collection, "--model", "efficientnet_lite2")
+    said = refused(*line)
     assert "new collection" in said
+    assert refused(*line, "--dry-run") == said  # a dry run tells what a run would
     assert snapshot(collection) == before
+
+
+def test_a_second_collection_that_cannot_be(photos: Path, collection: Path) -> None:
+    other = collection.with_name("other")
+    assert "no-such-model" in refused("tag", photos, collection, "--also", f"no-such-model={other}")
+    make_collection(other)
+    before = snapshot(other)
+    lite2 = ("--model", "efficientnet_lite2", "--also", f"efficientnet_lite2={other}")
+    assert "new collection" in refused("tag", photos, collection, *lite2)
+    assert not collection.exists()
+    assert snapshot(other) == before
+
+
+def test_a_program_that_asked_for_json_is_told_too(tmp_path: Path, collection: Path) -> None:
+    said = tagger("tag", tmp_path / "nowhere", collection, "--json").require(2)
+    assert said.json == {"error": said.sentence, "exit_code": 2}
+    slip = tagger("check", "--json").require(2)
+    assert slip.json["exit_code"] == 2
+    assert "COLLECTION" in slip.json["error"]
+
+
+def test_failures_in_two_formats_at_once(collection: Path) -> None:
+    make_collection(collection)
+    said = tagger("failures", collection, "--csv", "--json").require(2)
+    assert "--csv and --json" in said.sentence
 
 
 def test_other_tag_settings_on_a_collection(photos: Path, collection: Path, tmp_path: Path) -> None:

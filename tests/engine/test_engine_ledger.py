@@ -8,7 +8,7 @@ from tagger.engine.parts import Receipt
 from tagger.errors import SETTLED_CODES, StoreUnavailable
 
 
-def receipt(*chunks, tagged=None, errors=None):
+def receipt(*chunks, tagged=None, errors=None, known=0):
     rows = sum(n for _, n in chunks)
     errors = errors or {}
     part = Part("p", 1, rows, "{}")
@@ -19,6 +19,7 @@ def receipt(*chunks, tagged=None, errors=None):
         tagged=rows - sum(errors.values()) if tagged is None else tagged,
         errors=errors,
         read_failures=read,
+        known_failures=known,
     )
 
 
@@ -58,6 +59,16 @@ def test_an_outage_stops_the_run_with_nothing_written():
     assert ledger.accept(receipt((0, 150), errors={"timeout": 150})) == []
     with pytest.raises(StoreUnavailable, match="200 reads in a row failed"):
         ledger.accept(receipt((1, 50), errors={"timeout": 50}))
+
+
+def test_images_that_failed_like_that_before_are_no_sign_of_an_outage():
+    ledger = Ledger(give_up_after=200)
+    held = [receipt((n, 100), errors={"forbidden": 100}, known=90) for n in range(4)]
+    for one in held:
+        assert ledger.accept(one) == []
+    assert ledger.last() == held
+    with pytest.raises(StoreUnavailable, match="200 reads in a row failed"):
+        ledger.accept(receipt((9, 900), errors={"forbidden": 900}, known=700))
 
 
 @given(st.lists(st.integers(0, 30), max_size=60))

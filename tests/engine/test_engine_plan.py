@@ -139,6 +139,14 @@ def test_without_an_etag_the_image_id_alone_is_compared(tmp_path: Path) -> None:
         assert ids(plan) == ["c"]
 
 
+def test_the_plan_knows_why_an_image_could_not_be_read_before(tmp_path: Path) -> None:
+    rows = [failed("a", "forbidden"), failed("b", "corrupt"), tagged("c", "old")]
+    images = [("a", "1"), ("b", "2"), ("c", "1"), ("d", "1")]
+    with plan_chunks(listing(images), rows_reader(rows), spill_dir=tmp_path) as plan:
+        found = {row["image_id"]: row["old_error"] for row in planned(plan)}
+    assert found == {"a": "forbidden", "b": None, "c": None, "d": None}
+
+
 def test_rows_of_another_model_are_not_settled(tmp_path: Path) -> None:
     rows = [("a", "1", "tagged", None, "other", "p7"), tagged("b")]
     images = [("a", "1"), ("b", "1")]

@@ -31,6 +31,7 @@ def chunk(number: int, rows: int = 3) -> pa.Table:
             "etag": pa.array(["e", None, "f"][:rows], pa.string()),
             "size_bytes": pa.array([1, None, 3][:rows], pa.int64()),
             "old_part": pa.array([None, "tags/p", None][:rows], pa.string()),
+            "old_error": pa.array([None, "timeout", None][:rows], pa.string()),
         },
         schema=PLAN_SCHEMA,
     )

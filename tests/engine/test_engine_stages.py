@@ -40,7 +40,7 @@ def tagger_stage(prepared):
     return Tagger((settings,), (prepared.payload(),), threads=1)
 
 
-def plan_of(paths, old_part=None):
+def plan_of(paths, old_part=None, old_error=None):
     rows = [
         {
             "image_id": f"file://{path}",
@@ -48,6 +48,7 @@ def plan_of(paths, old_part=None):
             "etag": None,
             "size_bytes": None,
             "old_part": old_part,
+            "old_error": old_error,
         }
         for path in paths
     ]
@@ -112,6 +113,20 @@ def test_one_picture_in_between_is_a_sign_of_life(fetcher, photos, tmp_path):
     fetcher(pack(0, rows=plan_of(gone)))
     fetcher(pack(1, rows=plan_of([*gone[:10], photos[0]])))
     fetcher(pack(2, rows=plan_of(gone)))
+
+
+def test_images_that_were_missing_before_are_no_outage(fetcher, tagger_stage, tmp_path):
+    gone = [tmp_path / f"gone-{n}.jpg" for n in range(150)]
+    for number in range(3):
+        fetcher(pack(number, rows=plan_of(gone, old_error="not_found")))
+    fetcher(pack(3, rows=plan_of(gone, old_error="forbidden")))
+    with pytest.raises(StoreUnavailable, match="300 reads in a row failed, the last with «not_found"):
+        fetcher(pack(4, rows=plan_of(gone)))
+    tagged = tagger_stage(fetcher(pack(5, rows=plan_of([gone[0]], old_error="not_found"))))
+    receipt = write_group(
+        [tagged], collections=(str(tmp_path / "c"),), options=StorageOptions(), run_id="run-1"
+    )
+    assert (receipt.rows, receipt.read_failures, receipt.known_failures) == (1, 1, 1)
 
 
 def test_a_group_becomes_one_part_with_a_receipt(fetcher, tagger_stage, photos, tmp_path):

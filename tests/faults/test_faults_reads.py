@@ -53,6 +53,24 @@ def test_reads_that_fail_and_a_store_that_throttles(tmp_path: Path) -> None:
     tagger("check", collection).require()
 
 
+def test_images_that_stay_away_end_no_later_run(tmp_path: Path) -> None:
+    # A manifest names 250 files that are gone for good, between some that are there.
+    folder, collection = tmp_path / "photos", str(tmp_path / "collection")
+    folder.mkdir()
+    names = []
+    for n, (name, data) in enumerate(make_photos(10)):
+        (folder / name).write_bytes(data)
+        names += [name, *(f"gone-{n}-{i}.jpg" for i in range(25))]
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("uri\n" + "".join(f"{folder}/{name}\n" for name in names))
+    first = tagger("tag", manifest, collection, "--json").require(3).json
+    assert (first["tagged"], first["failed"]) == (10, 250)
+    again = tagger("tag", manifest, collection, "--json").require(3).json
+    assert (again["skipped"], again["planned"], again["failed"]) == (10, 250, 250)
+    assert len(rows_of(collection)) == 260
+    tagger("check", collection).require()
+
+
 def test_a_store_that_refuses_everything_is_an_outage(tmp_path: Path) -> None:
     collection = str(tmp_path / "collection")
     with RawS3(dict(make_photos(300))) as server:
