@@ -27,9 +27,13 @@ _LOOK_S = 30.0  # between two looks for a pulse: only a run that seems stuck is 
 
 def write_refs(refs: list[Any], **settings: Any) -> Receipt:
     """Write a group of finished blocks, given by reference; runs as a Ray task near its blocks."""
+    import pyarrow as pa
     import ray
 
-    return write_group(ray.get(refs), **settings)
+    try:
+        return write_group(ray.get(refs), **settings)
+    finally:
+        pa.default_memory_pool().release_unused()  # each group may be written by another worker
 
 
 @dataclass

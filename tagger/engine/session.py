@@ -96,13 +96,15 @@ def _connected(address: str | None, settings: Settings, cpus: int) -> Iterator[d
 
 
 _own_token: list[str] = []  # Ray reads the token once in the life of a process: a second run must keep it
+_made_token: list[str] = []  # the same, where it is not one of the user's
 
 
 @contextlib.contextmanager
 def _environment(address: str | None) -> Iterator[None]:
     """Tell Ray what it only takes from the environment, before anything imports it.
 
-    What was there before comes back at the end: our token must not pass for one of the user's.
+    What was there before comes back at the end, but for the token: in a process that had it once, Ray starts
+    nothing more without it, and a program may go on with Ray of its own.
     """
     wanted = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -110,7 +112,9 @@ def _environment(address: str | None) -> Iterator[None]:
     }
     if address is None:
         if not _own_token:
-            _own_token.append(os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32))
+            if not os.environ.get("RAY_AUTH_TOKEN"):
+                _made_token.append(secrets.token_hex(32))
+            _own_token.append(os.environ.get("RAY_AUTH_TOKEN") or _made_token[0])
         wanted |= {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": _own_token[0],
@@ -125,10 +129,10 @@ def _environment(address: str | None) -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
+            if value is not None:
                 os.environ[name] = value
+            elif not (address is None and name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")):
+                os.environ.pop(name, None)
 
 
 def require_token(address: str | None, settings: Settings) -> None:
@@ -137,7 +141,8 @@ def require_token(address: str | None, settings: Settings) -> None:
     Raises:
         UsageError: The cluster is beyond loopback and no token is set.
     """
-    if address is not None and not _is_loopback(address) and not settings.ray_token_is_set:
+    token_is_theirs = settings.ray_token_is_set and os.environ.get("RAY_AUTH_TOKEN") not in _made_token
+    if address is not None and not _is_loopback(address) and not token_is_theirs:
         raise UsageError(
             f"--address {address} may lead beyond this machine and Ray's token authentication is off: "
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the cluster"

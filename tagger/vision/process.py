@@ -18,6 +18,7 @@ _KEPT_VARIABLES = (
     "PYTHONHOME",
     "PYTHONDONTWRITEBYTECODE",
     "TMPDIR",
+    "OPENBLAS_CORETYPE",  # where it is set, results here must be those of other processes to the last bit
 )
 
 

@@ -13,7 +13,7 @@ from driving import Outcome, tagger
 from wrong import mounted, refusing_server, snapshot
 
 from tagger.engine.options import TagOptions
-from tagger.engine.targets import open_targets
+from tagger.engine.targets import open_targets, wishes
 from tagger.settings import load_settings
 from tagger.storage import StorageOptions
 
@@ -369,7 +369,8 @@ def test_no_space_for_a_new_collection(photos: Path, tmp_path: Path) -> None:
 
 def make_collection(folder: Path) -> None:
     """Make a collection of the default model without rows, as a first run does before it tags."""
-    open_targets(str(folder), TagOptions(), StorageOptions(), load_settings())
+    options, storage = TagOptions(), StorageOptions()
+    open_targets(wishes(str(folder), options, storage, load_settings()), options, storage)
 
 
 def _folder(path: Path) -> Path:

@@ -65,6 +65,6 @@ def test_two_runs_in_one_process(tmp_path: Path) -> None:
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["tagged"] == [20, 20]
     assert told["exit_codes"] == [0, 0]
-    assert (told["rows"], told["failures"]) == (41, ["corrupt"])
+    assert (told["rows"], told["failures"]) == (41, ["unsupported_format"])
     assert "ray.shutdown()" in told["refused"]
     assert told["still_theirs"]
