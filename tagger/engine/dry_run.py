@@ -25,10 +25,10 @@ from tagger.vision import DecodeLimits
 SAMPLE_IMAGES = 96
 """Images that are really fetched, decoded and tagged for the estimate: some seconds of work on a laptop."""
 
-STARTUP_S = 12.0
+STARTUP_S = 5.0
 """Wall seconds a run spends before the first image and after the last (docs/benchmarks.md)."""
 
-_HIDDEN_SHARE = 0.76  # of the sum of the stages that a run reaches at steady state (docs/benchmarks.md)
+_HIDDEN_SHARE = 0.86  # of the sum of the stages that a run reaches at steady state (docs/benchmarks.md)
 
 
 @dataclass(frozen=True, kw_only=True)
