@@ -1,6 +1,7 @@
 """The command line: `tagger COMMAND …`. One module a command group; this one runs them."""
 
 import contextlib
+import errno
 import importlib
 import io
 import json
@@ -57,9 +58,13 @@ def tagger() -> None:
 
 def main() -> None:
     """Run the command line and exit with the code of the outcome."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us, as some schedulers do
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for good
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no command
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped pod is an interrupted command
     try:
         code = tagger.main(standalone_mode=False)
     except click.ClickException as error:
@@ -77,6 +82,11 @@ def main() -> None:
     except BrokenPipeError:  # `tagger … | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        print("tagger: no space left where stdout goes", file=sys.stderr)
+        code = 1
     _leave(code if isinstance(code, int) else 0)
 
 
@@ -90,8 +100,11 @@ def _failed(text: str, code: int) -> int:
 
 def _leave(code: int) -> None:
     """Exit without waiting for threads of libraries that end badly at interpreter exit."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # what could not be said is lost: done is no longer the whole truth
+            code = code or 1
     os._exit(code)
 
 

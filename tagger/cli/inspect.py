@@ -47,10 +47,14 @@ def _print_failures_json(reader: Any) -> None:
     out = sys.stdout
     out.write('{"failures": [')
     separator = ""
-    for batch in reader:
-        for row in batch.to_pylist():
-            out.write(separator + json.dumps(row, ensure_ascii=True))
-            separator = ", "
+    try:
+        for batch in reader:
+            for row in batch.to_pylist():
+                out.write(separator + json.dumps(row, ensure_ascii=True))
+                separator = ", "
+    except BaseException:
+        out.write("\n")  # the object that tells of the error needs a line of its own
+        raise
     out.write("]}\n")
 
 

@@ -1,5 +1,7 @@
 """The CLI reference, made from the commands themselves: `python -m tagger.cli.reference > docs/cli.md`."""
 
+from typing import Any
+
 import click
 
 from tagger.cli import tagger
@@ -19,7 +21,8 @@ _JSON_KEYS = {
 
 def reference() -> str:
     """Return the reference of all commands as Markdown."""
-    context = click.Context(tagger, info_name="tagger", terminal_width=100, max_content_width=100)
+    width: dict[str, Any] = {"terminal_width": 100, "max_content_width": 100}
+    context = click.Context(tagger, info_name="tagger", help_option_names=["-h", "--help"], **width)
     lines = [
         "# Command line",
         "",
@@ -34,7 +37,7 @@ def reference() -> str:
     for name in tagger.list_commands(context):
         command = tagger.get_command(context, name)
         assert command is not None
-        inner = click.Context(command, parent=context, info_name=name, terminal_width=100)
+        inner = click.Context(command, parent=context, info_name=name, **width)
         lines += ["", f"## tagger {name}", "", "```", command.get_help(inner), "```", ""]
         lines += [f"With `--json` the last line of stdout is one object: `{_JSON_KEYS[name]}`."]
     return "\n".join(lines) + "\n"

@@ -81,11 +81,11 @@ def tag(
     if as_json:
         print_json(run.to_json())
     else:
-        _print_run(run, collection)
+        _print_run(run, collection, [uri for _, uri in options.get("also", ())])
     return run.exit_code
 
 
-def _print_run(run: Any, collection: str) -> None:
+def _print_run(run: Any, collection: str, also: list[str]) -> None:
     already = f", {run.skipped:,} already done" if run.skipped else ""
     later = f", {run.deferred:,} left for later" if run.deferred else ""
     print(f"listed   {run.listed:,} images{already}{later}")
@@ -99,10 +99,12 @@ def _print_run(run: Any, collection: str) -> None:
     rate = f", {run.images_per_s:,.0f} images/s" if run.planned else ""
     print(f"took     {run.seconds:,.1f} s{rate}")
     print(f"table    {printable(collection)} (version {run.table_version}, run {run.run_id})")
+    for other in also:
+        print(f"also     {printable(other)}")
     if run.failed:
         print(f"see      tagger failures {printable(collection)}")
     if run.exit_code:
-        print(f"more than the allowed share of images failed: {run.failed:,} of {run.planned:,}")
+        print(f"{run.failed:,} of {run.planned:,} images failed, more than --max-failed allows")
 
 
 def _dry_run(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tagger.collection.config import CONFIG_NAME, TAXONOMY_FOLDER, Config, taxonomy_name
@@ -15,6 +17,7 @@ from tagger.collection.table import TagsTable
 from tagger.collection.writer import Writer
 from tagger.errors import CollectionError, ImageError, RunError, UsageError
 from tagger.storage import AlreadyExists, PreconditionFailed, StorageOptions, Store, open_store, split_uri
+from tagger.storage.uris import decode_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -246,12 +249,23 @@ def _require_usable(uri: str) -> None:
     scheme, _, path = split_uri(uri)
     if scheme == "memory":
         raise UsageError(f"{uri}: a collection does not fit into memory://; name a folder or a bucket")
+    if scheme == "file":
+        _require_folder(Path(os.fsdecode(decode_path(path))), uri)
     odd = _ODD if scheme == "file" else _ODD_KEY
     if odd.search(path):
         raise UsageError(
             f"{uri}: a collection's address may not hold %XX, a backslash or control characters"
             f"{'' if scheme == 'file' else ', # or ?, or empty or dotted components'}; name another place"
         )
+
+
+def _require_folder(path: Path, uri: str) -> None:
+    """Refuse what cannot be a folder that is written to, before anything is made."""
+    there = next(one for one in (path, *path.parents) if one.exists() or one.is_symlink())
+    if not there.is_dir():
+        raise CollectionError(f"{uri} cannot be a collection: {there} is not a folder; name another one")
+    if there != path and not os.access(there, os.W_OK | os.X_OK):
+        raise CollectionError(f"{uri} cannot be made: this user may not write to {there}; name another one")
 
 
 def _require_open_door(store: Store) -> None:

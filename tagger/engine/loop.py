@@ -78,6 +78,8 @@ class CommitLoop:
         ended = False
         while not ended or self._writing:
             self.planner.raise_error()
+            for writer in self.writers:  # also when no commit is due: the plan may be gone with the lease
+                writer.check()
             with contextlib.suppress(queue.Empty):
                 item = arrived.get(timeout=_TICK_S)
                 while item is not _END:

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import chain
 from pathlib import Path
 from types import FrameType
@@ -48,6 +48,10 @@ def tag(source: str | os.PathLike[str], collection: str | os.PathLike[str], **op
         RunError: The run stopped; what is committed is kept and the same call goes on from there.
         KeyboardInterrupt: Interrupted; likewise.
     """
+    known = [field.name for field in fields(TagOptions)]
+    for name in options:
+        if name not in known:
+            raise UsageError(f"tag() has no option {name!r}; it has {', '.join(known)}")
     return _TagRun(source, collection, TagOptions(**options), load_settings()).run()
 
 

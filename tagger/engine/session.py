@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from tagger.engine.lean import lean_data, lean_start
 from tagger.engine.resources import object_store_bytes
 from tagger.errors import RunError, UsageError
 from tagger.settings import Settings
+
+_ANSWER_S = 10.0
 
 _SPARE_WORKERS = 8  # beside one for each CPU: those that read the plan, hold a model, write a group
 
@@ -82,8 +85,13 @@ def _connected(address: str | None, settings: Settings, cpus: int) -> Iterator[d
     else:
         options |= {"address": address, "namespace": "tagger"}
     try:
+        if address is not None:
+            _require_answer(address)
         with _without_stderr(), _within_reach(), lean_start() if own else contextlib.nullcontext():
             ray.init(**{name: value for name, value in options.items() if value is not None})
+    except KeyboardInterrupt:
+        ray.shutdown()  # of what it has started so far
+        raise
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise RunError(f"the Ray cluster {address or 'of this machine'} does not answer: {reason}") from error
@@ -149,6 +157,21 @@ def require_token(address: str | None, settings: Settings) -> None:
         )
 
 
+def _require_answer(address: str) -> None:
+    """See whether anybody listens: Ray itself waits for minutes, and hears no signal meanwhile.
+
+    Raises:
+        ConnectionError: Nobody does.
+    """
+    host, colon, port = address.split("://", 1)[-1].rpartition(":")
+    if not (colon and port.isdecimal()):
+        return  # such as `auto`, which Ray looks up
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise ConnectionError(f"nobody listens there ({error.strerror or error})") from None
+
+
 @contextlib.contextmanager
 def _within_reach() -> Iterator[None]:
     """Stay within reach: ray.init and ray.shutdown change who hears SIGTERM and Ctrl-C.
@@ -157,10 +180,14 @@ def _within_reach() -> Iterator[None]:
     its servers together, Ray moves this process to a process group of its own, where Ctrl-C in a script,
     under make or in a pipe no longer finds it.
     """
+    from ray._private import utils
+
     before, group = signal.getsignal(signal.SIGTERM), os.getpgrp()
+    take_over, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda _: None
     try:
         yield
     finally:
+        utils.set_sigterm_handler = take_over
         with contextlib.suppress(OSError):
             os.setpgid(0, group)
         if threading.current_thread() is threading.main_thread():

@@ -133,18 +133,27 @@ class ObjectStore(Store):
             mode = "create"
         elif if_match is not None:
             mode = {"e_tag": quoted(if_match)}
-        try:
-            # One request whatever the size: the condition and the etag are those of the whole object.
-            result = obstore.put(self._handle(), key, data, mode=mode, use_multipart=False)
-        except OBSTORE_ERRORS as error:
-            fault = from_obstore(error, key)
-            if fault.kind in {"exists", "changed"} and fault.retried:
-                # An earlier try may have been applied though its answer was lost: then the object is ours.
-                etag = self._if_ours(name, data)
-                if etag is not None:
-                    return etag
-            self._speaker.raise_for_write(fault, key)
-        return unquoted(result["e_tag"]) or ""
+        deadline = time.monotonic() + self._patience_s
+        unsure, pause_s = False, 0.1
+        while True:
+            try:
+                # One request whatever the size: the condition and the etag are those of the whole object.
+                result = obstore.put(self._handle(), key, data, mode=mode, use_multipart=False)
+            except OBSTORE_ERRORS as error:
+                fault = from_obstore(error, key)
+                if fault.kind in {"exists", "changed"} and (fault.retried or unsure):
+                    # An earlier try may have been applied though its answer was lost: then it is ours.
+                    etag = self._if_ours(name, data)
+                    if etag is not None:
+                        return etag
+                # obstore repeats no conditional write whose connection broke: it may have been applied.
+                if fault.kind not in {"broken", "unreachable"} or time.monotonic() + pause_s > deadline:
+                    self._speaker.raise_for_write(fault, key)
+                unsure = True
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, 2.0)
+            else:
+                return unquoted(result["e_tag"]) or ""
 
     def delete(self, names: Iterable[str]) -> None:
         batch: list[str] = []

@@ -6,6 +6,8 @@ import gzip
 import json
 import os
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -365,6 +367,48 @@ def test_no_space_for_a_new_collection(photos: Path, tmp_path: Path) -> None:
     with mounted(tmp_path / "small", "size=16k") as folder:
         said = tagger("tag", photos, folder / "collection").require(1)
         assert "space" in said.sentence
+
+
+def test_a_collection_that_cannot_be_a_folder(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert "is not a folder" in refused("tag", photos, place)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_cluster_that_nobody_started(photos: Path, collection: Path) -> None:
+    with socket.socket() as taken:  # bound and not listening: nobody else can be there
+        taken.bind(("127.0.0.1", 0))
+        line = ("tag", photos, collection, "--address", f"127.0.0.1:{taken.getsockname()[1]}")
+        assert "does not answer" in refused(*line, code=1)
+
+
+def test_failures_that_cannot_be_read_to_the_end(photos: Path, collection: Path) -> None:
+    make_collection(collection)
+    log = collection / "tags" / "_delta_log"
+    add = {"add": {"path": "gone.parquet", "size": 1, "partitionValues": {}, "modificationTime": 0}}
+    (log / f"{1:020}.json").write_text(json.dumps(add | {"add": {**add["add"], "dataChange": True}}))
+    said = tagger("failures", collection, "--json").require(1)
+    assert said.json == {"error": said.sentence, "exit_code": 1}
+    assert "gone.parquet" in said.sentence
+
+
+def test_a_scheduler_that_closes_stderr(collection: Path) -> None:
+    make_collection(collection)
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        "from tagger.cli import main; main()",
+        "check",
+        collection,
+        "--json",
+    ]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" 2>&-', "sh", *map(str, command)], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["ok"] is True
 
 
 def make_collection(folder: Path) -> None:

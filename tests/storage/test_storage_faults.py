@@ -151,6 +151,21 @@ def test_too_large_reads_no_body(raw):
         open_store(raw.uri).read("a.jpg", max_bytes=1000)
 
 
+@pytest.mark.parametrize("apply", [False, True])
+def test_a_write_whose_connection_broke_is_done_once_more(raw, apply):
+    store = open_store(raw.uri)
+    for n, how in enumerate(({"if_absent": True}, {}, {"if_match": store.head("a.jpg").etag})):
+        name = "a.jpg" if "if_match" in how else f"new-{n}"
+        raw.fault = times(1, Answer(0, apply=apply))
+        etag = store.put(name, b"ours", **how)
+        assert raw.objects[name] == b"ours"
+        assert etag == store.head(name).etag
+    raw.objects["theirs"] = b"theirs"
+    raw.fault = times(1, Answer(0))
+    with pytest.raises(AlreadyExists):
+        store.put("theirs", b"ours", if_absent=True)
+
+
 def test_a_write_applied_but_answered_500_is_ours(raw):
     raw.fault = times(1, Answer(500, "InternalError", apply=True))
     store = open_store(raw.uri)
