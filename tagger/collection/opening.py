@@ -32,6 +32,9 @@ _CONFIG_BYTES: Final = 16 * 1024 * 1024
 # What a creation that was cut short, or another one at the same time, may have left.
 _OURS: Final = re.compile(rf"{re.escape(CONFIG_NAME)}|{TAXONOMY_FOLDER}/[0-9a-f]{{64}}\.json")
 
+# Files under names of the moment, of a run that is about to create the table.
+_STAGED: Final = re.compile(r"#\d+$|\.tmp$")
+
 _ODD: Final = re.compile(r"%[0-9A-Fa-f]{2}|\\|[\x00-\x1f\x7f]")
 _ODD_KEY: Final = re.compile(rf"{_ODD.pattern}|[#?]|(^|/)(\.{{0,2}})/|(^|/)\.{{1,2}}$")
 
@@ -83,9 +86,8 @@ class Collection:
         store = open_store(uri, options or StorageOptions())
         _require_usable(store.uri)
         _require_open_door(store)
-        found = _read_config(store)
+        found = _read_config(store) or _require_empty(store)
         if found is None:
-            _require_empty(store)
             if taxonomy is not None:
                 store.put(taxonomy_name(taxonomy), taxonomy.to_json().encode())
             try:
@@ -94,9 +96,8 @@ class Collection:
                 found = _read_config(store)
         held = config if found is None else Config.from_json(found[0], store.uri)
         held.require_model(config, store.uri)
-        table = TagsTable.open_or_none(store)
+        table = TagsTable.open_or_none(store) or _require_no_parts(store)
         if table is None:
-            _require_no_parts(store)
             table = TagsTable.create(store, serial=held.tagging.serial)
         return cls(store, held.in_force(table.serial), table)
 
@@ -110,13 +111,11 @@ class Collection:
         store = open_store(uri, options or StorageOptions())
         _require_usable(store.uri)
         _require_open_door(store)
-        found = _read_config(store)
+        found = _read_config(store) or _require_empty(store)
         if found is None:
-            _require_empty(store)
             return None
         Config.from_json(found[0], store.uri).require_model(config, store.uri)
-        if TagsTable.open_or_none(store) is None:
-            _require_no_parts(store)
+        if (TagsTable.open_or_none(store) or _require_no_parts(store)) is None:
             return None
         return cls.open(uri, options)
 
@@ -274,22 +273,39 @@ def _require_open_door(store: Store) -> None:
         store.check()
 
 
-def _require_no_parts(store: Store) -> None:
-    """Refuse to make a table where one was: its log is lost, and its parts would be orphans."""
-    if next((True for page in store.list(f"{TAGS_FOLDER}/") if page), False):
+def _require_no_parts(store: Store) -> TagsTable | None:
+    """Refuse to make a table where one was: its log is lost, and its parts would be orphans.
+
+    Returns:
+        The table, if another run has made it since it was looked for.
+    """
+    listed = store.list(f"{TAGS_FOLDER}/")
+    if not any(_STAGED.search(info.name) is None for page in listed for info in page):
+        return None
+    table = TagsTable.open_or_none(store)
+    if table is None:
         raise CollectionError(
             f"{store.uri}/{TAGS_FOLDER} holds parts but no transaction log; restore "
             f"{TAGS_FOLDER}/_delta_log, or make a new collection"
         )
+    return table
 
 
-def _require_empty(store: Store) -> None:
-    """Refuse to make a collection among other files: a mistyped or swapped folder."""
+def _require_empty(store: Store) -> tuple[bytes, str | None] | None:
+    """Refuse to make a collection among other files: a mistyped or swapped folder.
+
+    Returns:
+        The config, if another run has made the collection since it was looked for.
+    """
     for page in store.list():
         for info in page:
             hidden = info.name.rpartition("/")[2].startswith(".") or info.name.endswith("/")
             if not (hidden or _OURS.fullmatch(info.name)):
-                raise CollectionError(
-                    f"{store.uri} is not a collection and holds other files ({info.name}); "
-                    "name a new or empty folder"
-                )
+                found = _read_config(store)
+                if found is None:
+                    raise CollectionError(
+                        f"{store.uri} is not a collection and holds other files ({info.name}); "
+                        "name a new or empty folder"
+                    )
+                return found
+    return None

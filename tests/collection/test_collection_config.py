@@ -1,5 +1,6 @@
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,20 +58,24 @@ def test_another_model_is_refused(place):
         make_collection(place, model_id="f" * 64)
 
 
-def test_racing_creators_share_one_collection(place):
+@pytest.mark.parametrize("turn", range(4))
+def test_racing_creators_share_one_collection(place, turn):
+    """Also those that see the other's files only after they looked for its collection.json."""
     made, errors = [], []
 
     def create(i):
+        time.sleep(turn * i / 200)  # together, and one after the other's first steps
         try:
             made.append(make_collection(place, model_id=f"{i % 2}" * 64))
         except CollectionError as error:
-            errors.append(error)
+            errors.append(str(error))
 
     threads = [threading.Thread(target=create, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert [error for error in errors if "was made by model tiny" not in error] == []
     assert len(made) == len(errors) == 4
     assert len({c.config.model_id for c in made}) == 1
     assert {c.table.version for c in made} == {0}
