@@ -69,7 +69,9 @@ class Target:
     def prepare_for(self, *, gpus: int, options: TagOptions, settings: Settings) -> PreparedModel:
         """Return the model as the cluster will run it: what counts are its GPUs, not those of the driver."""
         backend = _backend(options.backend) or ("torch" if gpus else default_backend(gpu=False))
-        precision = _precision(options.precision) or default_precision(backend, gpu=gpus > 0)
+        precision = _precision(options.precision) or default_precision(
+            backend, cache_dir=settings.cache_dir, gpu=gpus > 0
+        )
         if (self.prepared.backend, self.prepared.precision) != (backend, precision):
             self.prepared = prepare(self.spec, backend, cache_dir=settings.cache_dir, precision=precision)
         return self.prepared

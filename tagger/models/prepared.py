@@ -7,7 +7,6 @@ is imported. Importing this file loads no library either.
 import importlib.metadata
 import importlib.util
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,28 +129,28 @@ def default_backend(*, gpu: bool | None = None) -> Backend:
     return "openvino"
 
 
-def default_precision(backend: Backend, *, gpu: bool | None = None) -> Precision:
-    """Return bf16 where the machine computes it in hardware, else f32.
+def default_precision(backend: Backend, *, cache_dir: Path, gpu: bool | None = None) -> Precision:
+    """Return bf16 where the machine is faster in it, else f32.
 
     Args:
         backend: What runs the model.
+        cache_dir: Where it is kept what this machine's CPU was found to be faster in.
         gpu: Whether `torch` will find a GPU; None asks this machine for an NVIDIA driver.
+
+    Raises:
+        ModelError: The cache cannot be written.
     """
-    has_gpu = _has_nvidia_driver() if gpu is None else gpu
-    fast = has_gpu if backend == "torch" else _cpu_has_bf16()
-    return "bf16" if fast else "f32"
+    if backend == "torch":
+        return "bf16" if (_has_nvidia_driver() if gpu is None else gpu) else "f32"
+    if importlib.util.find_spec("openvino") is None:  # it will be missed by name when something is converted
+        return "f32"
+    from tagger.models.precision import cpu_precision
+
+    return cpu_precision(cache_dir)
 
 
 def _has_nvidia_driver() -> bool:
     return Path("/proc/driver/nvidia/version").exists()
-
-
-def _cpu_has_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return platform.machine() == "x86_64" and ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
 def prepare(
@@ -177,7 +176,7 @@ def prepare(
     backend = backend or default_backend()
     if backend not in _PRECISIONS:
         raise ModelError(f"unknown backend {backend!r}: choose {' or '.join(_PRECISIONS)}")
-    precision = precision or default_precision(backend)
+    precision = precision or default_precision(backend, cache_dir=cache_dir)
     if precision not in _PRECISIONS[backend]:
         raise ModelError(f"{backend} computes in {', '.join(_PRECISIONS[backend])}, not {precision!r}")
     models = Path(cache_dir) / "models"

@@ -43,8 +43,10 @@ def test_top_1_on_labelled_photos(name, cache_dir, crop):
     assert np.mean(best == expected) >= 0.90
 
 
-def test_backends_agree(model, theirs, pixels):
-    ours = model(pixels)
+@pytest.mark.parametrize("precision", ["bf16", "f32"])
+def test_backends_agree(cache_dir, precision, theirs, pixels):
+    ready = prepare(find_model("efficientnet_lite0"), "openvino", cache_dir=cache_dir, precision=precision)
+    ours = load(ready, ready.payload(), threads=2)(pixels)
     assert cosine(ours.embedding, theirs.embedding).min() >= 0.99
     # bf16 may swap two classes that are as good as equal: it must be rare, and then close.
     differ = ours.logits.argmax(axis=1) != theirs.logits.argmax(axis=1)

@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -24,20 +23,18 @@ def run(code, *args):
 
 
 WARM = """
-import sys, time
+import sys
 from pathlib import Path
 from tagger.models import find_model, prepare
-began = time.process_time()
 ready = prepare(find_model("efficientnet_lite0"), sys.argv[2], cache_dir=Path(sys.argv[1]))
-took = time.process_time() - began
-print(ready.model_id, took < 0.3, [name for name in ("torch", "timm", "torchvision") if name in sys.modules])
+print(ready.model_id, [name for name in ("torch", "timm", "torchvision", "openvino") if name in sys.modules])
 """
 
 
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
-def test_a_warm_cache_needs_no_torch_and_no_time(cache_dir, prepared, backend):
+def test_a_warm_cache_needs_no_library(cache_dir, prepared, backend):
     prepare(SPEC, backend, cache_dir=cache_dir)
-    assert run(WARM, cache_dir, backend).strip() == f"{prepared.model_id} True []"
+    assert run(WARM, cache_dir, backend).strip() == f"{prepared.model_id} []"
 
 
 def test_a_loaded_openvino_model_needs_no_torch_and_reports_to_no_one(cache_dir, prepared, tmp_path):
@@ -151,9 +148,3 @@ def test_wrong_backends_and_precisions_are_refused(tmp_path, small):
         load(ready, ready.payload(), threads=1, device="cuda:99")
     with pytest.raises(ValueError, match="threads must be at least 1"):
         load(ready, ready.payload(), threads=0)
-
-
-def test_hashing_on_every_start_stays_cheap(cache_dir, prepared):
-    began = time.process_time()
-    prepare(SPEC, "openvino", cache_dir=cache_dir)
-    assert time.process_time() - began < 0.3
