@@ -1,18 +1,22 @@
 """What Ray and Ray Data start for large clusters, left out where the cluster is one machine of our own.
 
 A run on two cores pays for every process: some 0.5 to 1 s of CPU each, before the first image. Left out are
-the autoscaler's monitor, the dashboard and the log monitor (nobody reads them: the cluster lives as long as
-the run), and three actors of Ray Data that keep statistics for the dashboard, divide a cluster between
-datasets, and remember on which node an actor is. On a cluster that was there before nothing is changed.
+the autoscaler's monitor, the dashboard, the log monitor and raylet's two agents (nobody asks them: the
+cluster lives as long as the run, in one environment), and three actors of Ray Data that keep statistics for
+the dashboard, divide a cluster between datasets, and remember on which node an actor is. On a cluster that
+was there before nothing is changed.
 
 All of it replaces names inside Ray, which pyproject.toml holds to one minor version.
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
+
+from tagger.engine import idle_agent
 
 _LOOK_S = 0.02
 _NODE_S = 10.0  # then Ray's own way, which looks once a second and gives up with an error
@@ -20,11 +24,13 @@ _NODE_S = 10.0  # then Ray's own way, which looks once a second and gives up wit
 
 @contextlib.contextmanager
 def lean_start() -> Iterator[None]:
-    """Have `ray.init` start only what runs tasks: gcs_server, raylet and its agents."""
-    from ray._private import services
+    """Have `ray.init` start only what runs tasks: gcs_server and raylet."""
+    from ray._private import ray_constants, services
     from ray._private.node import Node
 
     get_node = services.get_node
+    python = services._build_python_executable_command_memory_profileable  # noqa: SLF001
+    agents = (ray_constants.PROCESS_TYPE_DASHBOARD_AGENT, ray_constants.PROCESS_TYPE_RUNTIME_ENV_AGENT)
 
     def start_nothing(*_: Any, **__: Any) -> None:
         """Stand in for what starts a process."""
@@ -33,7 +39,16 @@ def lean_start() -> Iterator[None]:
         _wait_for_node(gcs_address, node_id)
         return get_node(gcs_address, node_id)
 
+    def python_for(component: str, *rest: Any, **options: Any) -> list[str]:
+        if component in agents:  # the path of its script and its options follow
+            return [sys.executable, "-I", "-S", idle_agent.__file__]
+        command: list[str] = python(component, *rest, **options)
+        return command
+
     with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            _replaced(services, "_build_python_executable_command_memory_profileable", python_for)
+        )
         # The monitor is also what a shutdown waits a second for.
         for name in ("start_monitor", "start_api_server", "start_log_monitor"):
             stack.enter_context(_replaced(Node, name, start_nothing))

@@ -238,11 +238,11 @@ class Driver:
         """Return command lines by pid of the driver and all it started, as far as they match."""
         return {pid: line for pid, line in processes_of(self.mark).items() if re.search(pattern, line)}
 
-    def wait_until_gone(self, timeout: float = 60.0, *, but: str = "$^") -> None:
-        """Wait until nothing that this command started is alive any more, except what matches `but`."""
+    def wait_until_gone(self, timeout: float = 60.0) -> None:
+        """Wait until nothing that this command started is alive any more."""
 
         def left() -> dict[int, str]:
-            return {pid: line for pid, line in processes_of(self.mark).items() if not re.search(but, line)}
+            return processes_of(self.mark)
 
         with contextlib.suppress(AssertionError):
             wait_for("no process of it", lambda: not left(), timeout=timeout, poll_s=0.2)

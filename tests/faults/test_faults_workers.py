@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
-SERVICES = r"monitor\.py|dashboard/dashboard\.py|_StatsActor|AutoscalingCoordinator|ActorLocationTracker"
+SERVICES = (
+    r"monitor\.py|dashboard/dashboard\.py|ray::(Dashboard|RuntimeEnv)Agent"
+    r"|_StatsActor|AutoscalingCoordinator|ActorLocationTracker"
+)
 """What a cluster of our own does without (docs/decisions/0014-lean-local-cluster.md)."""
 
 HERE = Path(__file__).parent
