@@ -21,6 +21,14 @@ os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "/nonexistent/aws/credentials"
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured (`record_property("measured", …)`); their own prints xdist would swallow."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "measured" and report.when == "call":
+                terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {text}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The cache folder (converted models) of this session, shared by all xdist workers."""

@@ -49,8 +49,16 @@ def _also(
 @click.option("--dry-run", is_flag=True, help="List and measure a sample; write nothing.")
 @click.option("--price", type=float, metavar="USD_PER_HOUR", help="With --dry-run: price of the machines.")
 @click.option("--address", help="Ray cluster to run on.  [default: one on this machine]")
-@click.option("--backend", type=click.Choice(["openvino", "torch"]), help="What runs the CNN.")
-@click.option("--precision", type=click.Choice(["f32", "bf16", "fp16"]), help="Arithmetic of the CNN.")
+@click.option(
+    "--backend",
+    type=click.Choice(["openvino", "torch"]),
+    help="What runs the CNN.  [default: torch on GPUs, openvino on CPUs]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["f32", "bf16", "fp16"]),
+    help="Arithmetic of the CNN.  [default: the fastest here of f32 and bf16]",
+)
 @click.option("--fetch-tasks", type=int, help="Fetch and decode tasks at once.")
 @click.option("--model-actors", type=int, help="Actors that hold the CNN.")
 @click.option("--model-threads", type=int, help="Threads of each model actor.")

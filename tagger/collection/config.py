@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CONFIG_NAME: Final = "collection.json"
 TAXONOMY_FOLDER: Final = "taxonomy"
+MODEL_FOLDER: Final = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class Config:
         labels: The model's words, in the order of its outputs.
         wnids: WordNet ids of the labels, for models of ImageNet.
         activation: What turns logits into scores.
+        head_sha256: Of the model's last layer, which the collection keeps so that `retag` needs nothing else;
+            None in collections without one.
         tagging: Taxonomy settings of the rows.
         next: Settings of a change in progress.
     """
@@ -79,7 +82,13 @@ class Config:
     activation: Literal["softmax", "sigmoid"]
     tagging: Tagging
     wnids: tuple[str, ...] | None = None
+    head_sha256: str | None = None
     next: Tagging | None = None
+
+    @property
+    def head_file(self) -> str | None:
+        """Where the collection keeps the model's last layer, relative to the root."""
+        return None if self.head_sha256 is None else f"{MODEL_FOLDER}/{self.head_sha256}.safetensors"
 
     def in_force(self, serial: int) -> Config:
         """Return the config as it holds for a table of this serial, with no change in progress."""
@@ -95,6 +104,7 @@ class Config:
             "model": self.model,
             "dim": self.dim,
             "activation": self.activation,
+            "head": {"file": self.head_file, "sha256": self.head_sha256},
             **_tagging_json(self.tagging),
         }
         if self.next is not None:
@@ -135,6 +145,7 @@ class Config:
                 activation=cast("Literal['softmax', 'sigmoid']", document["activation"]),
                 tagging=_tagging(document),
                 wnids=None if document["wnids"] is None else tuple(document["wnids"]),
+                head_sha256=document.get("head", {}).get("sha256"),
                 next=_tagging(document["next"]) if "next" in document else None,
             )
         except (ValueError, KeyError, TypeError) as error:
@@ -151,6 +162,11 @@ class Config:
             raise CollectionError(
                 f"{uri} was made by model {self.model} ({self.model_id[:12]}){same}, not by {other.model} "
                 f"({other.model_id[:12]}); make a new collection"
+            )
+        if self.activation != other.activation:
+            raise CollectionError(
+                f"{uri} was made with the activation {self.activation}, not {other.activation}, and their "
+                "scores do not compare: set it back in the checkpoint's JSON, or make a new collection"
             )
 
     def require_tagging(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tagger.collection.config import CONFIG_NAME, TAXONOMY_FOLDER, Config, taxonomy_name
+from tagger.collection.config import CONFIG_NAME, MODEL_FOLDER, TAXONOMY_FOLDER, Config, taxonomy_name
 from tagger.collection.lease import TTL_S
 from tagger.collection.parts import TAGS_FOLDER
 from tagger.collection.runs import RUNS_FOLDER, RunRecord, read_runs
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from tagger.tags import Taxonomy
 
 _CONFIG_BYTES: Final = 16 * 1024 * 1024
+_HEAD_BYTES: Final = 1024 * 1024 * 1024
 
 # What a creation that was cut short, or another one at the same time, may have left.
-_OURS: Final = re.compile(rf"{re.escape(CONFIG_NAME)}|{TAXONOMY_FOLDER}/[0-9a-f]{{64}}\.json")
+_OURS: Final = re.compile(
+    rf"{re.escape(CONFIG_NAME)}|{TAXONOMY_FOLDER}/[0-9a-f]{{64}}\.json|{MODEL_FOLDER}/[0-9a-f]{{64}}\.safetensors"
+)
 
 # Files under names of the moment, of a run that is about to create the table.
 _STAGED: Final = re.compile(r"#\d+$|\.tmp$")
@@ -68,6 +71,7 @@ class Collection:
         options: StorageOptions | None = None,
         *,
         taxonomy: Taxonomy | None = None,
+        head: Callable[[], bytes] | None = None,
     ) -> Collection:
         """Open the collection at `uri`, or make it when the folder is new or empty.
 
@@ -77,6 +81,7 @@ class Collection:
                 with `Config.require_tagging`.
             options: How to reach the store.
             taxonomy: What `config.tagging` was made of; a new collection keeps it.
+            head: Gives the file whose sha256 is `config.head_sha256`; a new collection keeps it.
 
         Raises:
             CollectionError: It was made by another model or format, or the folder holds other things.
@@ -90,6 +95,8 @@ class Collection:
         if found is None:
             if taxonomy is not None:
                 store.put(taxonomy_name(taxonomy), taxonomy.to_json().encode())
+            if head is not None and config.head_file is not None:
+                store.put(config.head_file, head())
             try:
                 store.put(CONFIG_NAME, config.to_json(), if_absent=True)
             except AlreadyExists:
@@ -178,6 +185,23 @@ class Collection:
         if hashlib.sha256(data).hexdigest() != sha256:
             raise CollectionError(f"{self.uri}/{name} is not the taxonomy that {CONFIG_NAME} names")
         return Taxonomy.from_json(data.decode())
+
+    def head(self) -> bytes | None:
+        """Return the file of the model's last layer; None where the collection keeps none.
+
+        Raises:
+            CollectionError: It is missing or was altered.
+        """
+        name = self.config.head_file
+        if name is None:
+            return None
+        try:
+            data = self.store.read(name, max_bytes=_HEAD_BYTES)
+        except ImageError as error:
+            raise CollectionError(f"{self.uri}/{name} cannot be read: {error.detail}") from None
+        if hashlib.sha256(data).hexdigest() != self.config.head_sha256:
+            raise CollectionError(f"{self.uri}/{name} is not the model's last layer that {CONFIG_NAME} names")
+        return data
 
     def tags(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """Stream the rows of all images; `.read_all()` makes a table of it.

@@ -13,12 +13,12 @@ from tagger.engine.blocks import pack
 from tagger.engine.fetch import Fetcher, FetchSettings
 from tagger.engine.options import TagOptions
 from tagger.engine.plan import plan_chunks
-from tagger.engine.planner import spill_folder
 from tagger.engine.tagging import Tagger, TagSettings
-from tagger.engine.targets import Wish, find_targets, settled_rows, wishes
+from tagger.engine.targets import Wish, find_targets, require_possible, settled_rows, wishes
 from tagger.errors import UsageError
 from tagger.settings import load_settings
 from tagger.source import open_source
+from tagger.spill import spill_folder
 from tagger.storage import StorageOptions
 from tagger.vision import DecodeLimits
 
@@ -79,6 +79,7 @@ def estimate(
     listing = open_source(
         source, options=storage, include=options.include, exclude=options.exclude, leave_out=collection
     )
+    require_possible(listing, options, settings)
     results = StorageOptions(requester_pays=options.requester_pays)
     wanted = wishes(collection, options, results, settings)
     targets = find_targets(wanted, options, results)
@@ -86,7 +87,7 @@ def estimate(
         spill_folder(settings.cache_dir, new_run_id()) as spill,
         plan_chunks(
             listing.batches(),
-            settled_rows(targets, spill_dir=spill) if targets else None,
+            settled_rows(targets, spill_dir=spill, retry_failed=options.retry_failed) if targets else None,
             spill_dir=spill,
             model_id=wanted[0].prepared.model_id,
             retry_failed=options.retry_failed,
@@ -98,7 +99,7 @@ def estimate(
         for _ in plan:
             pass
         counts = plan.counts
-    if counts.listed == 0:
+    if counts.listed == 0 and not (options.prune and targets):
         raise UsageError(f"there is no image under {listing.uri}: check the address, --include and --exclude")
     cpus = options.cpus or settings.cpus
     seconds = 0.0
@@ -133,6 +134,7 @@ def _measure(
                 one.config.tagging.threshold,
                 one.config.tagging.top_k,
                 run_id="dry-run",
+                source=one.prepared.name,
             )
             for one in wanted
         ),

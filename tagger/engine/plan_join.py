@@ -87,6 +87,7 @@ class SettledRows:
             with self._explained(), self._registered("loading", table):
                 self._db.execute(insert, {"codes": codes, "settled": settled, "model": model_id})
         self.rows = self._count("existing")
+        self._named_by_manifests = self._count("existing WHERE other_uri IS NOT NULL") > 0
 
     def _count(self, what: str) -> int:
         # fetchall, not fetchone: DuckDB refuses the next statement until a result was read to its end.
@@ -123,9 +124,9 @@ class SettledRows:
                 " coalesce(e.settled AND (l.etag IS NULL OR l.etag = e.etag), false) AS settled"
                 " FROM listing l JOIN existing e ON l.image_id = e.image_id"
             )
-            for batch in self._db.sql("SELECT place FROM matched").to_arrow_reader(_READ_ROWS):
-                place = batch.column(0).to_numpy()
-                np.bitwise_or.at(self._listed, place >> 3, np.uint8(1) << (place & 7).astype(np.uint8))
+            self._mark_listed("SELECT place FROM matched")
+            if self._named_by_manifests:  # listed under its address, an image still has the row of that name
+                self._mark_listed("SELECT e.rowid FROM listing l JOIN existing e ON l.uri = e.other_uri")
             # One row per image even where a damaged table holds two.
             self._db.execute(
                 "CREATE OR REPLACE TEMP TABLE matched AS SELECT seq, min(part) AS part,"
@@ -133,6 +134,11 @@ class SettledRows:
             )
             skipped = self._count("matched WHERE settled")
         return skipped, self._unsettled()
+
+    def _mark_listed(self, places: str) -> None:
+        for batch in self._db.sql(places).to_arrow_reader(_READ_ROWS):
+            place = batch.column(0).to_numpy()
+            np.bitwise_or.at(self._listed, place >> 3, np.uint8(1) << (place & 7).astype(np.uint8))
 
     def _unsettled(self) -> Iterator[pa.Table]:
         with self._explained():

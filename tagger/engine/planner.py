@@ -1,12 +1,7 @@
 """Lists and plans in a thread of the driver, while the stream already tags."""
 
 import contextlib
-import fcntl
-import os
-import shutil
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 from tagger.engine.plan import Plan
 from tagger.engine.planstore import PlanWriter
@@ -77,45 +72,8 @@ class Planner:
             self._done = True
         except BaseException as error:  # shown by the main thread, which owns the run
             # The first page came: what is refused now (credentials ran out, say) is no wrong usage any more.
-            self._error = StoreUnavailable(str(error)) if type(error) is UsageError else error
+            self._error = StoreUnavailable(str(error)) if isinstance(error, UsageError) else error
             with contextlib.suppress(Exception):  # for readers; the run ends anyway
                 self._writer.fail(str(error))
         with self._changed:
             self._changed.notify_all()
-
-
-@contextlib.contextmanager
-def spill_folder(cache: Path, run_id: str) -> Iterator[Path]:
-    """Give a folder for this run's temporary database, and remove it in the end.
-
-    Those of runs that were killed are removed, too: nobody holds their lock any more.
-
-    Args:
-        cache: The cache folder.
-        run_id: Names the folder.
-    """
-    base = cache / "spill"
-    folder = base / run_id
-    base.mkdir(parents=True, exist_ok=True)
-    with _locked(base / ".lock", wait=True):  # nobody may take a folder that is being made for an old one
-        for old in base.iterdir():
-            with contextlib.suppress(OSError), _locked(old / ".lock"):
-                shutil.rmtree(old)
-        folder.mkdir()
-        held = contextlib.ExitStack()
-        held.enter_context(_locked(folder / ".lock"))
-    with held:
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,7 @@
 """How many fetch tasks, model actors and threads a cluster gets, and how much may be in flight."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tagger.errors import UsageError
@@ -61,6 +62,7 @@ def choose_layout(
     cpus: int,
     gpus: int,
     *,
+    node_cpus: Sequence[int] = (),
     fetch_tasks: int | None = None,
     model_actors: int | None = None,
     model_threads: int | None = None,
@@ -75,6 +77,7 @@ def choose_layout(
     Args:
         cpus: CPUs of the cluster, at least 1.
         gpus: GPUs of the cluster.
+        node_cpus: CPUs of each of its nodes; by default it is a single one. An actor must fit on a node.
         fetch_tasks: Overrides the number of fetch tasks.
         model_actors: Overrides the number of model actors.
         model_threads: Overrides the threads of one model actor.
@@ -86,6 +89,9 @@ def choose_layout(
     >>> choose_layout(2, 0)
     Layout(fetch_tasks=2, fetch_cpus=0.5, model_actors=1, model_cpus=1.0, model_gpus=0, model_threads=2, \
 chunk_rows=256)
+    >>> three = choose_layout(6, 0, node_cpus=[2, 2, 2])
+    >>> three.model_actors, three.model_cpus, three.model_threads
+    (3, 1.0, 2)
     >>> choose_layout(1, 0).cpus, choose_layout(64, 0).cpus, choose_layout(16, 1).cpus
     (1.0, 48.0, 16.0)
     """
@@ -111,13 +117,15 @@ chunk_rows=256)
             chunk_rows=chunk_rows or MAX_CHUNK_ROWS,
         )
     else:
-        threads = model_threads or min(cpus, _MODEL_THREADS)
-        actors = model_actors or max(1, cpus // threads)
+        nodes = node_cpus or [cpus]
+        threads = model_threads or min(max(*nodes, 1), _MODEL_THREADS)
+        actors = model_actors or max(1, sum(of_node // threads for of_node in nodes))
         layout = Layout(
             fetch_tasks=1 if cpus == 1 else max(2, cpus // 2),
             fetch_cpus=0.5,
             model_actors=actors,
-            model_cpus=0.5 * cpus / actors,
+            # More than half of a node would leave a restarted actor waiting for a node that is all free.
+            model_cpus=0.5 * min(cpus / actors, max(*nodes, 1)),
             model_gpus=0,
             model_threads=threads,
             chunk_rows=chunk_rows or (256 if cpus <= 4 else MAX_CHUNK_ROWS),

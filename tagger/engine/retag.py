@@ -1,12 +1,11 @@
-"""`retag`: finds the model's last layer for a collection and applies another taxonomy with it."""
+"""`retag`: applies another taxonomy with the model's last layer, which the collection keeps."""
 
 from pathlib import Path
 
 from tagger.collection import Collection, Retagged
 from tagger.collection import retag as retag_rows
-from tagger.errors import ModelError
-from tagger.models import find_model, load_head, prepare
-from tagger.settings import load_settings
+from tagger.errors import CollectionError
+from tagger.models import HEAD_FILE, load_head
 from tagger.tags import load_taxonomy
 
 
@@ -22,20 +21,17 @@ def retag(
         top_k: Most tags per image.
 
     Raises:
-        UsageError: Not a collection, a bad taxonomy, or the model's weights are no longer those of the rows.
+        UsageError: Not a collection, a bad taxonomy, or the model's last layer was altered.
         CollectionBusy: Another run writes.
     """
     opened = Collection.open(collection)
     config = opened.config
-    prepared = prepare(find_model(config.model), cache_dir=load_settings().cache_dir)
-    if prepared.model_id != config.model_id:
-        raise ModelError(
-            f"the weights of {config.model} are not those that made {collection} "
-            f"({prepared.model_id[:12]} instead of {config.model_id[:12]}): bring them back, or tag anew"
-        )
+    head = opened.head()
+    if head is None:
+        raise CollectionError(f"{collection} does not keep its model's last layer: tag anew to have it")
     return retag_rows(
         opened,
-        load_head(prepared).logits,
+        load_head({HEAD_FILE: head}).logits,
         taxonomy=load_taxonomy(taxonomy, config.labels, config.wnids) if taxonomy else None,
         threshold=threshold,
         top_k=top_k,

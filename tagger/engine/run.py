@@ -16,15 +16,23 @@ from tagger.collection import RunRecord, Writer, new_run_id
 from tagger.engine.ledger import Groups, Ledger
 from tagger.engine.options import Run, TagOptions
 from tagger.engine.plan import plan_chunks
-from tagger.engine.planner import Planner, spill_folder
+from tagger.engine.planner import Planner
 from tagger.engine.progress import Progress
 from tagger.engine.resources import MAX_CHUNK_ROWS, choose_layout
-from tagger.engine.session import ray_session, require_token
-from tagger.engine.targets import Target, open_targets, settled_rows, wishes
+from tagger.engine.session import ray_session
+from tagger.engine.targets import (
+    Target,
+    find_targets,
+    open_targets,
+    require_possible,
+    settled_rows,
+    wishes,
+)
 from tagger.errors import RunError, TaggerError, UsageError
 from tagger.settings import Settings, load_settings
 from tagger.source import Source, open_source
-from tagger.storage import StorageOptions, canonical_uri, open_store
+from tagger.spill import spill_folder
+from tagger.storage import StorageOptions, open_store
 from tagger.vision import DecodeLimits
 
 _ASK_ABOVE = 0.2  # share of the table that --prune takes without --yes
@@ -82,7 +90,6 @@ class _TagRun:
 
     def run(self) -> Run:
         options = self._options
-        require_token(options.address or self._settings.ray_address, self._settings)
         source = open_source(
             self._source_uri,
             options=self._storage,
@@ -90,9 +97,7 @@ class _TagRun:
             exclude=options.exclude,
             leave_out=self._collection_uri,
         )
-        for _, also in options.also:
-            if canonical_uri(also).startswith(f"{source.uri.rstrip('/')}/"):
-                raise UsageError(f"the collection {also} lies under the source: put it somewhere else")
+        require_possible(source, options, self._settings)
         listing = source.batches()
         first_page = next(listing, None)  # before anything is made: a wrong address must leave nothing behind
         if first_page is None and not options.prune:
@@ -101,6 +106,11 @@ class _TagRun:
             )
         self._listing = chain([] if first_page is None else [first_page], listing)
         wanted = wishes(self._collection_uri, options, self._results, self._settings)
+        if first_page is None and find_targets(wanted, options, self._results) is None:
+            raise UsageError(
+                f"there is no image under {source.uri}, and {self._collection_uri} is no collection that "
+                "--prune could remove rows from: check both addresses"
+            )
         targets = open_targets(wanted, options, self._results)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_interruptible())
@@ -135,7 +145,7 @@ class _TagRun:
         first = targets[0]
         plan = plan_chunks(
             self._listing,
-            settled_rows(targets, spill_dir=spill),
+            settled_rows(targets, spill_dir=spill, retry_failed=options.retry_failed),
             spill_dir=spill,
             model_id=first.prepared.model_id,
             retry_failed=options.retry_failed,
@@ -188,6 +198,7 @@ class _TagRun:
             layout = choose_layout(
                 max(1, int(cluster.get("CPU", 1))),
                 gpus,
+                node_cpus=[int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]],
                 fetch_tasks=options.fetch_tasks,
                 model_actors=options.model_actors,
                 model_threads=options.model_threads,

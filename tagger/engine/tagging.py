@@ -26,6 +26,8 @@ class TagSettings:
         threshold: Least score of a tag, in [0, 1].
         top_k: Most tags per image.
         run_id: Goes into every row.
+        source: Goes into every tag: what the collection calls its model, which the same weights under another
+            name do not change.
     """
 
     prepared: PreparedModel
@@ -33,6 +35,7 @@ class TagSettings:
     threshold: float
     top_k: int
     run_id: str
+    source: str
 
 
 class Tagger:
@@ -75,7 +78,7 @@ class Tagger:
                 probabilities(outputs.logits, settings.prepared.activation),
                 threshold=settings.threshold,
                 top_k=settings.top_k,
-                source=settings.prepared.name,
+                source=settings.source,
                 activation=settings.prepared.activation,
             )
             flat = pa.array(np.ascontiguousarray(outputs.embedding).reshape(-1), pa.float32())

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from tagger.collection import Collection, Config, Tagging
 from tagger.engine.options import TagOptions
+from tagger.engine.session import require_token
 from tagger.engine.tagging import TagSettings
 from tagger.errors import SETTLED_CODES, UsageError
 from tagger.models import (
@@ -21,7 +22,8 @@ from tagger.models import (
     prepare,
 )
 from tagger.settings import Settings
-from tagger.storage import StorageOptions, open_store
+from tagger.source import Source
+from tagger.storage import StorageOptions, canonical_uri, open_store
 from tagger.tags import DEFAULT_THRESHOLD, DEFAULT_TOP_K, Taxonomy, load_taxonomy
 
 _SETTLED_COLUMNS = ["image_id", "uri", "etag", "status", "error", "model_id"]
@@ -85,6 +87,7 @@ class Target:
             threshold=tagging.threshold,
             top_k=tagging.top_k,
             run_id=run_id,
+            source=self.collection.config.model,
         )
 
     def rows(self) -> pa.RecordBatchReader | None:
@@ -103,7 +106,9 @@ class Target:
         return found
 
 
-def settled_rows(targets: Sequence[Target], *, spill_dir: Path) -> pa.RecordBatchReader | None:
+def settled_rows(
+    targets: Sequence[Target], *, spill_dir: Path, retry_failed: bool = False
+) -> pa.RecordBatchReader | None:
     """Return the rows of the first collection for the plan to compare with.
 
     With several collections an image counts as settled only where all of them have settled it; the rows of
@@ -115,14 +120,15 @@ def settled_rows(targets: Sequence[Target], *, spill_dir: Path) -> pa.RecordBatc
     import duckdb
 
     database = duckdb.connect(config={"temp_directory": str(spill_dir), "memory_limit": "1GB"})
-    settled = ", ".join(f"'{code}'" for code in sorted(SETTLED_CODES))
+    settled = ", ".join(f"'{code}'" for code in ([] if retry_failed else sorted(SETTLED_CODES)))
+    failed = f" OR error IN ({settled})" if settled else ""
     query = "SELECT m.image_id, m.uri, m.etag, m.status, m.error, "
     joins, conditions = "", []
     for n, target in enumerate(targets[1:]):
         database.register(f"other_{n}", target.rows() or SETTLED_SCHEMA.empty_table())
         joins += (
             f" LEFT JOIN (SELECT image_id, etag FROM other_{n}"  # noqa: S608 - names of our own
-            f" WHERE status = 'tagged' OR error IN ({settled})) o{n}"
+            f" WHERE status = 'tagged'{failed}) o{n}"
             f" ON o{n}.image_id = m.image_id AND o{n}.etag IS NOT DISTINCT FROM m.etag"
         )
         conditions.append(f"o{n}.image_id IS NOT NULL")
@@ -131,6 +137,24 @@ def settled_rows(targets: Sequence[Target], *, spill_dir: Path) -> pa.RecordBatc
         f"CASE WHEN {' AND '.join(conditions)} THEN m.model_id ELSE '' END AS model_id, m.part FROM m{joins}"
     )
     return database.sql(query).to_arrow_reader(65_536)
+
+
+def require_possible(source: Source, options: TagOptions, settings: Settings) -> None:
+    """Refuse what can be told from the source and the options alone, before anything is made or measured.
+
+    Raises:
+        UsageError: A cluster that anybody could use, a second collection that would list itself, or a prune
+            that could not know what is gone.
+    """
+    require_token(options.address or settings.ray_address, settings)
+    for _, also in options.also:
+        if canonical_uri(also).startswith(f"{source.uri.rstrip('/')}/"):
+            raise UsageError(f"the collection {also} lies under the source: put it somewhere else")
+    if options.prune and source.is_manifest:
+        raise UsageError(
+            f"--prune cannot tell from a manifest which images are gone, and {source.uri} is one: name the "
+            "bucket, prefix or folder, or leave --prune out"
+        )
 
 
 @dataclass(frozen=True)
@@ -177,6 +201,7 @@ def _wish(model: str, uri: str, options: TagOptions, settings: Settings) -> Wish
         dim=prepared.dim,
         labels=prepared.labels,
         activation=prepared.activation,
+        head_sha256=prepared.head_sha256,
         wnids=prepared.wnids,
         tagging=Tagging.of(
             taxonomy,
@@ -197,7 +222,9 @@ def open_targets(wanted: Sequence[Wish], options: TagOptions, storage: StorageOp
         Collection.find(one.uri, one.config, storage)
     targets = []
     for one in wanted:
-        opened = Collection.create_or_open(one.uri, one.config, storage, taxonomy=one.taxonomy)
+        opened = Collection.create_or_open(
+            one.uri, one.config, storage, taxonomy=one.taxonomy, head=one.prepared.head
+        )
         target = Target(opened, one.spec, one.prepared, one.taxonomy)
         target.require_settings(options)
         targets.append(target)

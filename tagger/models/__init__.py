@@ -10,6 +10,7 @@ Importing this package loads neither torch nor openvino: what needs them imports
 
 from tagger.models.head import Head, Outputs
 from tagger.models.prepared import (
+    HEAD_FILE,
     Backend,
     Model,
     Precision,
@@ -25,6 +26,7 @@ from tagger.models.zoo import DEFAULT_MODEL, find_model, zoo
 
 __all__ = [
     "DEFAULT_MODEL",
+    "HEAD_FILE",
     "Activation",
     "Backend",
     "Head",

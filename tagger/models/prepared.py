@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Backend = Literal["openvino", "torch"]
 Precision = Literal["f32", "bf16", "fp16"]
 
+HEAD_FILE: Final = "head.safetensors"
+"""Name of the last layer in a payload."""
+
 _FORMAT: Final = 1
 """Raised whenever this code would convert the same model to something else: old cache entries are left."""
 
@@ -116,6 +119,19 @@ class PreparedModel:
             raise ModelError(
                 f"the converted model is gone from the cache: {error}; start the run again"
             ) from None
+
+    @property
+    def head_sha256(self) -> str:
+        """Sha256 of the last layer's file."""
+        return dict(self.files)[HEAD_FILE]
+
+    def head(self) -> bytes:
+        """Read the last layer's file, which `load_head` understands.
+
+        Raises:
+            ModelError: The cache was cleared meanwhile.
+        """
+        return self.payload()[HEAD_FILE]
 
 
 def default_backend(*, gpu: bool | None = None) -> Backend:
@@ -256,14 +272,14 @@ def load(
 
 
 def load_head(source: PreparedModel | Mapping[str, bytes]) -> Head:
-    """Read the last layer alone; needs no backend.
+    """Read the last layer alone, of a model or out of a payload (`HEAD_FILE` is enough); needs no backend.
 
     Raises:
         ModelError: The file was altered.
     """
     if isinstance(source, PreparedModel):
         payload = source.payload()
-        if sha256(payload["head.safetensors"]) != dict(source.files)["head.safetensors"]:
+        if sha256(payload[HEAD_FILE]) != source.head_sha256:
             raise ModelError(f"the head of {source.name} in {source.folder} was altered")
         return head_from_bytes(payload)
     return head_from_bytes(source)
@@ -345,4 +361,4 @@ def _convert(network: "Network", backend: Backend) -> dict[str, bytes]:
 
         tensors = {name: tensor.contiguous() for name, tensor in network.body.state_dict().items()}
         files = {"body.safetensors": bytes(safetensors.torch.save(tensors))}
-    return {**files, "head.safetensors": head_to_bytes(head)}
+    return {**files, HEAD_FILE: head_to_bytes(head)}

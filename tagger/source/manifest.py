@@ -71,8 +71,7 @@ class ManifestSource(Source):
         self._left_out = None if leave_out is None else f"{leave_out}/"
         self._is_inventory = is_inventory_name(name)
         with _fetched(store, name) as path:
-            spill = load_settings().cache_dir / "spill"
-            rows = refuse_repeats(lambda: self._checked(path), self.uri, spill)
+            rows = refuse_repeats(lambda: self._checked(path), self.uri, load_settings().cache_dir)
         if rows == 0:
             raise SourceError(f"{self.uri} names no image")
 
@@ -138,7 +137,11 @@ def _listing(
     etags: Sequence[str | None] | None,
     sizes: Sequence[int | None] | None,
 ) -> pa.Table:
-    etags = [etag.strip('"') or None if etag else None for etag in etags] if etags else [None] * len(uris)
+    # What a manifest says of a local file is another store's etag: ours are made of time, size and inode.
+    etags = [
+        etag.strip('"') or None if etag and uri and not uri.startswith("file://") else None
+        for etag, uri in zip(etags or [None] * len(uris), uris, strict=True)
+    ]
     columns = [
         pa.array(ids, pa.string()),
         pa.array(uris, pa.string()),

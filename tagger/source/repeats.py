@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import pyarrow as pa
 
-from tagger.errors import SourceError
+from tagger.errors import RunError, SourceError
+from tagger.spill import spill_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +30,7 @@ _REPEATED: Final = """
 """
 
 
-def refuse_repeats(tables: Callable[[], Iterator[Lined]], uri: str, spill: Path) -> int:
+def refuse_repeats(tables: Callable[[], Iterator[Lined]], uri: str, cache: Path) -> int:
     """Read a manifest to its end and refuse it if an image_id comes twice.
 
     Only 64-bit hashes of the ids are kept, on disk where memory does not hold them; a second reading tells
@@ -37,18 +39,18 @@ def refuse_repeats(tables: Callable[[], Iterator[Lined]], uri: str, spill: Path)
     Args:
         tables: Begins to read the manifest.
         uri: Address of the manifest, for the message.
-        spill: Folder for temporary files.
+        cache: The cache folder, for temporary files.
 
     Returns:
         The number of rows.
 
     Raises:
         SourceError: Names the first repeated ids and their lines.
+        RunError: There is no room for temporary files.
     """
     import duckdb
 
-    spill.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="manifest-", dir=spill) as folder:
+    with spill_folder(cache, f"manifest-{uuid4().hex}") as folder, _explained(folder):
         database = duckdb.connect(f"{folder}/ids.duckdb", config={"memory_limit": _MEMORY})
         try:
             database.execute("SET preserve_insertion_order = false")
@@ -64,6 +66,19 @@ def refuse_repeats(tables: Callable[[], Iterator[Lined]], uri: str, spill: Path)
         shown = "; ".join(f"{name} in lines {', '.join(map(str, lines))}" for name, lines in repeated)
         raise SourceError(f"{uri} names an image_id more than once: {shown}")
     return rows
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        raise RunError(
+            f"reading the manifest needs room to work in {folder.parent}, and got: "
+            f"{str(error).splitlines()[0]}; free some space there, or name another folder in TAGGER_CACHE"
+        ) from None
 
 
 def _one(database: Any, query: str) -> Any:

@@ -127,14 +127,22 @@ class S3Connection:
         arguments = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": PAGE, "EncodingType": "url"}
         if start_after:
             arguments["StartAfter"] = start_after
-        answer = self.call("list_objects_v2", **arguments)
-        rows = answer.get("TaggerRows")
-        if rows is None:
-            rows = [
-                ObjectInfo(row["Key"], unquoted(row.get("ETag")), int(row["Size"]))
-                for row in answer.get("Contents", [])
-            ]
-        return rows, bool(answer.get("IsTruncated"))
+        while True:
+            answer = self.call("list_objects_v2", **arguments)
+            rows = answer.get("TaggerRows")
+            if rows is None:
+                rows = [
+                    ObjectInfo(row["Key"], unquoted(row.get("ETag")), int(row["Size"]))
+                    for row in answer.get("Contents", [])
+                ]
+            more = bool(answer.get("IsTruncated"))
+            if rows or not more:
+                return rows, more
+            # A page may be empty and not the last, where many versions were deleted; it ends no listing.
+            token = answer.get("NextContinuationToken")
+            if not token:
+                raise RequestFailed(Fault("broken", "a page without keys that does not say how to go on"))
+            arguments["ContinuationToken"] = token
 
     def handle(self, bucket: str) -> S3Store:
         """Return obstore's store for a bucket, made once.

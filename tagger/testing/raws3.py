@@ -50,6 +50,7 @@ class RawS3:
         fault: Called with (method, key) before each request on an object, and ("LIST", start-after) before
             each listing; an `Answer` replaces the right one.
         requests: (method, key) of every request so far.
+        deleted: Keys that take their place in a page of a listing and are not shown, as delete markers do.
         order: Sorts keys for listings; by the bytes of UTF-8, as Amazon does, unless changed.
     """
 
@@ -59,6 +60,7 @@ class RawS3:
         self.objects = dict(objects or {})
         self.fault: Callable[[str, str], Answer | None] = lambda _method, _key: None
         self.order: Callable[[str], Any] = lambda key: key.encode()
+        self.deleted: set[str] = set()
         self.requests: list[tuple[str, str]] = []
         self.page_keys = 1000
         self.stopping = threading.Event()
@@ -215,6 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
             f"<ETag>{escape(_etag(contents[key]))}</ETag>"
             "<LastModified>2026-11-02T08:00:00.000Z</LastModified></Contents>"
             for key in page
+            if key not in self.store.deleted
         )
         token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more and page else ""
         body = (

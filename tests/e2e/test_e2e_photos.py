@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
 import pytest
 from badfiles import bad_files, local_names
 from driving import Driver, Outcome, tagger
@@ -68,6 +69,43 @@ def odd_local_photos() -> dict[bytes, bytes]:
     """Return a different photo for every odd local name."""
     names = local_names()
     return dict(zip(names, (data for _, data in make_photos(len(names), seed=5)), strict=True))
+
+
+def test_words_of_a_shop_from_the_start_later_and_back(folder: Path, tmp_path: Path) -> None:
+    """`tag --taxonomy` and `retag --taxonomy` give the same rows; the default words come back exactly."""
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(folder.glob("good-*"))[:12]:
+        shutil.copy(path, few)
+    words = tmp_path / "shop.yaml"
+    words.write_text("rename: {cat: house cat}\ncategories: {Pet supplies: [cat, dog], Drinks: [espresso]}\n")
+    shop, plain = str(tmp_path / "shop"), str(tmp_path / "plain")
+    tagger("tag", few, shop, *TAGS, "--taxonomy", words).require()
+    tagger("tag", few, plain, *TAGS).require()
+    before = rows_of(plain)
+    tagger("retag", plain, "--taxonomy", words, *TAGS).require()
+    assert_same_rows(rows_of(shop), rows_of(plain))
+    named = {one["tag"] for row in rows_of(plain).column("categories").to_pylist() for one in row or ()}
+    assert {"house cat", "Pet supplies"} <= named
+    assert "cat" not in named
+    (tmp_path / "plain.yaml").write_text("defaults: on\n")
+    tagger("retag", plain, "--taxonomy", tmp_path / "plain.yaml", *TAGS).require()
+    assert_same_rows(before, rows_of(plain))
+    tagger("check", plain).require()
+
+
+def test_torch_sees_what_openvino_sees(good: tuple[Outcome, str], folder: Path, tmp_path: Path) -> None:
+    collection = str(tmp_path / "collection")
+    line = ("--backend", "torch", "--precision", "f32", "--include", "good-*", "--limit", "16", "--json")
+    record = tagger("tag", folder, collection, *TAGS, *line).require().json
+    assert (record["tagged"], record["failed"]) == (16, 0)
+    theirs = by_name(good[1])
+    for name, row in by_name(collection).items():
+        assert np.dot(row["embedding"], theirs[name]["embedding"]) >= 0.99
+        assert row["model_id"] == theirs[name]["model_id"]
+        best, second = (*row["tags"], {"score": 0}, {"score": 0})[:2]
+        if best["score"] - second["score"] > 0.1:
+            assert best["tag"] == theirs[name]["tags"][0]["tag"]
 
 
 def test_every_photo_is_tagged(good: tuple[Outcome, str]) -> None:

@@ -333,6 +333,20 @@ def test_a_spill_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> N
         list(plan)
 
 
+def test_an_image_that_is_listed_under_its_address_is_not_gone(tmp_path: Path) -> None:
+    """A manifest named it `sku-1`; a later listing of its prefix, with --prune, must not take its row."""
+    columns = {name: ["tagged", "tagged"] for name in ROWS_SCHEMA.names} | {
+        "image_id": ["sku-1", "sku-2"],
+        "uri": ["s3://b/1.jpg", "s3://b/2.jpg"],
+    }
+    rows = pa.table({name: pa.array(columns[name], pa.string()) for name in ROWS_SCHEMA.names})
+    reader = pa.RecordBatchReader.from_batches(ROWS_SCHEMA, rows.to_batches())
+    with plan_chunks(listing([("s3://b/1.jpg", "1")]), reader, spill_dir=tmp_path) as plan:
+        assert ids(plan) == ["s3://b/1.jpg"]
+        gone = [row for table in plan.vanished(lambda _: True) for row in table.to_pylist()]
+    assert [row["image_id"] for row in gone] == ["sku-2"]
+
+
 def test_memory_far_below_the_data_only_spills(tmp_path: Path) -> None:
     n_images = 60_000
     images = [(f"s3://bucket/{'x' * 200}/{i:06d}", "1") for i in range(n_images)]

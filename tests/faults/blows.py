@@ -20,6 +20,7 @@ PHOTOS = 800
 
 FETCHER = r"^ray::MapBatches\(_fetch\)"
 ACTOR = r"^ray::MapWorker\(MapBatches\(_ModelActor\)\)"
+READER = r"^ray::ReadPlan"
 WRITER = r"^ray::write_refs"
 DECODER = r"tagger\.vision\.child"
 
@@ -59,6 +60,12 @@ class Sluice:
             self._changed.wait_for(lambda: key in self._served or len(self._served) < self._limit)
             self._served.add(key)
         return None
+
+
+def reads_of(server: RawS3) -> int:
+    """Return how many photos were asked for so far."""
+    with server.lock:
+        return sum(method == "GET" and key.startswith("photos/") for method, key in server.requests)
 
 
 def strike(driver: Driver, victim: str, number: int = SIGKILL) -> int:

@@ -1,4 +1,4 @@
-"""The `tagger` command with one stage replaced, as named by TEST_TAGGER and TEST_DECODE."""
+"""The `tagger` command with one stage replaced, as named by TEST_TAGGER, TEST_DECODE and TEST_READER."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def install() -> None:
 
     if name := os.environ.get("TEST_TAGGER"):
         stream.ChunkStream = functools.partial(stream.ChunkStream, make_tagger=stages.make(name))
+    if os.environ.get("TEST_READER") == "slow":
+        stream.PlanReader = stages.SlowPlanReader
     if decode := os.environ.get("TEST_DECODE"):
         fetch.FetchSettings = functools.partial(fetch.FetchSettings, decode=decode)
 

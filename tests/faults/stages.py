@@ -8,9 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tagger.engine.blocks import chunk_number
+from tagger.engine.planstore import PlanReader
 from tagger.engine.tagging import Tagger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pyarrow as pa
 
 DEADLY_CHUNK = 3
@@ -31,6 +34,15 @@ class SlowTagger(Tagger):
     def __call__(self, block: pa.Table) -> pa.Table:
         time.sleep(float(os.environ["TEST_SECONDS_PER_CHUNK"]))
         return super().__call__(block)
+
+
+class SlowPlanReader(PlanReader):
+    """Takes its time from one chunk of the plan to the next, so that it can be struck in between."""
+
+    def chunks(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, pa.Table]]:
+        for chunk in super().chunks(*args, **kwargs):
+            yield chunk
+            time.sleep(float(os.environ["TEST_SECONDS_PER_CHUNK"]))
 
 
 def make(name: str) -> Any:

@@ -6,7 +6,7 @@ from signal import SIGINT, SIGKILL, SIGTERM, Signals
 from typing import TYPE_CHECKING
 
 import pytest
-from blows import Sluice
+from blows import Sluice, reads_of
 from driving import Driver, tagger, wait_for
 from tables import assert_same_rows, delta, rows_of, runs_of
 
@@ -20,7 +20,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 N = 800
 CHUNK = 32
-WORKERS = 3  # two fetch tasks and a model actor on two cores
 BLOWS = ((0.1, SIGKILL), (0.3, SIGINT), (0.5, SIGKILL), (0.7, SIGTERM), (0.9, SIGKILL))
 
 
@@ -32,18 +31,17 @@ def test_killed_and_interrupted_at_every_stage(
     settled = 0
     sluice = stack.enter_context(Sluice(server))
     for share, blow in BLOWS:
-        reads_before = _reads(server)
+        reads_before = reads_of(server)
         driver = stack.enter_context(Driver(*line, env=server.env(), in_script=blow == SIGINT))
         sluice.open(share * N + 5 * CHUNK)  # what its fetch tasks have in hand, and some
         driver.wait_until_done(share * N - settled)
         planned = driver.shown[-1][2]
         _strike(driver, blow)
-        done, reads = driver.done, _reads(server) - reads_before
+        reads = reads_of(server) - reads_before
         driver.wait_until_gone(40)
         committed = _rows(collection) - settled
         assert planned <= N - settled  # nothing that is committed is planned again
-        # Lost is what had not been committed yet, and the chunks that the workers had in hand.
-        assert committed <= reads <= done + WORKERS * 512, (share, blow)
+        assert committed <= reads, (share, blow)  # how far reads run ahead: test_faults_soak.py
         settled += committed
     sluice.open(N)
     record = tagger(*line, "--json", env=server.env()).require().json
@@ -63,11 +61,6 @@ def _strike(driver: Driver, blow: Signals) -> None:
     else:
         driver.signal(blow)
     assert "same command" in driver.wait(40).require(130).sentence
-
-
-def _reads(server: RawS3) -> int:
-    with server.lock:
-        return sum(method == "GET" and key.startswith("photos/") for method, key in server.requests)
 
 
 def _rows(collection: str) -> int:

@@ -8,15 +8,16 @@ from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 import pytest
-from blows import ACTOR, DECODER, FETCHER, WRITER
+from blows import ACTOR, DECODER, FETCHER, WRITER, reads_of
 from driving import Driver, tagger, wait_for
 from tables import assert_same_rows, delta, rows_of
 
 from tagger.engine.ledger import FLUSH_S
-from tagger.testing import SeaweedFS, make_photos, put_photos
+from tagger.testing import RawS3, SeaweedFS, make_photos, put_photos
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.soak, pytest.mark.s3, pytest.mark.timeout(3600)]
 
@@ -69,6 +70,21 @@ def test_killed_once(bucket: str, undisturbed: str, share: float) -> None:
     assert (record["skipped"], record["planned"]) == (committed, N - committed)
     assert_same_rows(rows_of(undisturbed), rows_of(collection))
     tagger("check", collection).require()
+
+
+@pytest.mark.parametrize("chunk_rows", [32, 512])
+def test_a_killed_driver_loses_what_its_workers_hold(tmp_path: Path, chunk_rows: int) -> None:
+    """At most 512 images for each of two fetch tasks and a model actor, beside what was not committed yet."""
+    photos = {f"photos/{name}": data for name, data in make_photos(4000)}
+    line = ("--chunk-rows", str(chunk_rows), "--cpus", "2")
+    with RawS3(photos) as server:
+        source = f"{server.uri}/photos"
+        with Driver("tag", source, tmp_path / "collection", *line, env=server.env()) as driver:
+            driver.wait_until_done(1500)
+            driver.kill()
+            done, reads = driver.done, reads_of(server)
+            driver.wait_until_gone(40)
+    assert done <= reads <= done + 3 * 512
 
 
 def test_blows_at_random(bucket: str, undisturbed: str) -> None:

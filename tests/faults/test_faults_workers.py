@@ -8,7 +8,7 @@ from signal import SIGSTOP
 from typing import TYPE_CHECKING
 
 import pytest
-from blows import ACTOR, DECODER, FETCHER, PHOTOS, Sluice, strike
+from blows import ACTOR, DECODER, FETCHER, PHOTOS, READER, Sluice, strike
 from driving import Driver, tagger
 from tables import assert_same_rows, by_name, rows_of
 
@@ -43,6 +43,23 @@ def test_workers_killed_one_after_the_other(counting_server: RawS3, undisturbed:
         record = driver.wait().require().json
         driver.wait_until_gone(40)
     assert services == {}
+    assert (record["planned"], record["tagged"], record["failed"]) == (PHOTOS, PHOTOS, 0)
+    assert_same_rows(rows_of(undisturbed), rows_of(collection))
+    tagger("check", collection).require()
+
+
+def test_a_worker_killed_between_two_outputs_of_one_task(
+    counting_server: RawS3, undisturbed: str, tmp_path: Path
+) -> None:
+    """The task that reads the plan gives many blocks, one after the other; its retry gives them all again."""
+    collection = str(tmp_path / "collection")
+    line = ("tag", f"{counting_server.uri}/photos", collection, "--chunk-rows", "32", "--json")
+    slow = {"TEST_READER": "slow", "TEST_SECONDS_PER_CHUNK": "0.3", "PYTHONPATH": PYTHONPATH}
+    with Driver(*line, env={**counting_server.env(), **slow}, script=FAULTY) as driver:
+        for done in (64, 320):
+            driver.wait_until_done(done)
+            strike(driver, READER)
+        record = driver.wait().require().json
     assert (record["planned"], record["tagged"], record["failed"]) == (PHOTOS, PHOTOS, 0)
     assert_same_rows(rows_of(undisturbed), rows_of(collection))
     tagger("check", collection).require()

@@ -308,3 +308,10 @@ def test_bad_inventories(tmp_path, changes, message):
     (tmp_path / "inv/manifest.json").write_bytes(document)
     with pytest.raises(SourceError, match=message):
         open_source(str(tmp_path / "inv/manifest.json"))
+
+
+def test_the_etag_of_a_local_file_is_not_another_stores(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / "list.csv").write_text("uri,etag\na.jpg,9e107d9d\ns3://bucket/b.jpg,9e107d9d\n")
+    listed = [row for table in open_source(str(tmp_path / "list.csv")).batches() for row in table.to_pylist()]
+    assert [row["etag"] for row in listed] == [None, "9e107d9d"]

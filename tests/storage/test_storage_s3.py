@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tagger.errors import ImageError, SourceError, StoreUnavailable, TaggerError, UsageError
+from tagger.source import open_source
 from tagger.storage import ImageReader, ObjectInfo, StorageOptions, open_store, survives_obstore
 from tagger.testing import RawS3
 
@@ -63,6 +64,17 @@ def test_every_odd_key_reads_its_own_object(raw):
             reader.read_image(f"{raw.uri}/{key}", if_match="0" * 32)
         with pytest.raises(ImageError, match="too_large"):
             reader.read_image(f"{raw.uri}/{key}", max_bytes=1)
+
+
+def test_an_empty_page_does_not_end_a_listing(raw):
+    raw.objects = {f"{number:03d}.jpg": b"x" for number in range(40)}
+    raw.deleted = {f"{number:03d}.jpg" for number in range(10, 35)}
+    raw.page_keys = 5
+    left = sorted(set(raw.objects) - raw.deleted)
+    assert [found.name for page in open_store(raw.uri).list() for found in page] == left
+    source = open_source(f"{raw.uri}/")
+    listed = [uri.rpartition("/")[2] for table in source.batches() for uri in table["uri"].to_pylist()]
+    assert sorted(listed) == left
 
 
 def test_odd_keys_are_written_and_listed_as_they_are(raw):

@@ -187,7 +187,7 @@ def test_time_the_files_take_to_arrive_is_not_held_against_an_image(faulty: Deco
 
 
 def test_a_hang_is_noticed_while_files_still_arrive():
-    limits = DecodeLimits(timeout_s=0.3)
+    limits = DecodeLimits(timeout_s=1)
     with Decoder([SMALL], limits, decode=FAULTY) as decoder:
         decoder.run(1, [(0, b"!")])
 
