@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -9,11 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagger.errors import ERROR_CODES
+from tagger.tags import CATEGORY_THRESHOLD, CATEGORY_TOP_K
+from tagger.tags.assign import TICKS
 
 if TYPE_CHECKING:
+    from collections.abc import Collection as Items
+    from collections.abc import Iterable
+
     import numpy.typing as npt
 
     from tagger.collection.config import Config
+    from tagger.tags import Entry, Taxonomy
 
     Mask = npt.NDArray[np.bool_]
 
@@ -22,15 +29,51 @@ _WITH_IMAGE: Final = ("sha256", "width_px", "height_px", "format", "tags", "cate
 _NOT_FAILED: Final = ("tags", "categories", "colors")
 
 
+@dataclass(frozen=True, slots=True)
+class _Vocabulary:
+    """What the model's words in one column keep to.
+
+    Attributes:
+        limit: Most of them an image.
+        words: Those that may be written; None if nobody knows.
+        least: Least score of each of `words`, and last that of any other, as `assign` compares it: shape
+            (W + 1,).
+    """
+
+    limit: int
+    words: pa.Array | None
+    least: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry] | None, limit: int, threshold: float) -> _Vocabulary:
+        """Return the vocabulary of a taxonomy's tags or categories; without entries any word may be there."""
+        if entries is None:
+            return cls(limit, None, _least([threshold]))
+        shown = [entry for entry in entries if not entry.hidden]
+        least = [threshold if entry.threshold is None else entry.threshold for entry in shown]
+        return cls(limit, pa.array([entry.name for entry in shown], pa.string()), _least([*least, 0.0]))
+
+
 class RowRules:
     """Counts rows and the breaches of each rule, with one example of each.
 
     Args:
-        config: Of the collection: model_id and dim.
+        config: Of the collection: model, model_id, dim and the taxonomy settings.
+        taxonomy: Of the rows. Where config names one that is not given, any word and score may be there.
+        heads: Names of the taught heads. What they give is theirs to judge: own words, own thresholds.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, taxonomy: Taxonomy | None = None, heads: Items[str] = ()) -> None:
         self._config = config
+        self._heads = pa.array(sorted(heads), pa.string())
+        tags, nodes = (None, None) if taxonomy is None else (taxonomy.tags, taxonomy.nodes)
+        tagging = config.tagging
+        # A taxonomy that cannot be read may have had thresholds of its own, above or below the default.
+        lost = taxonomy is None and tagging.taxonomy_file is not None
+        self._vocabularies = {
+            "tags": _Vocabulary.of(tags, tagging.top_k, 0.0 if lost else tagging.threshold),
+            "categories": _Vocabulary.of(nodes, CATEGORY_TOP_K, 0.0 if lost else CATEGORY_THRESHOLD),
+        }
         self._broken: dict[str, tuple[int, str]] = {}
         self.rows = self.tagged = self.failed = 0
 
@@ -101,6 +144,43 @@ class RowRules:
         twice = np.zeros(len(pair), dtype=bool)
         twice[order[1:]] = pair[order[1:]] == pair[order[:-1]]
         self._note(f"{name} name something twice", _rows(row, twice, ids), ids)
+        self._words(items, name, row, value, ids)
+
+    def _words(
+        self,
+        items: pa.StructArray,
+        name: str,
+        row: npt.NDArray[np.int64],
+        value: npt.NDArray[np.float32],
+        ids: pa.Array,
+    ) -> None:
+        """The model's words are those that `assign` gives with the settings in force; others are of a head.
+
+        Args:
+            items: All words of the batch.
+            name: Of their column.
+            row: Which row of the batch each is in.
+            value: Score of each.
+            ids: Of the batch.
+        """
+        vocabulary, word = self._vocabularies[name], items.field("tag")
+        mine = np.ones(len(items), dtype=bool)  # categories are all of the model
+        if name == "tags":
+            source = items.field("source")
+            mine = _mask(pc.equal(source, self._config.model))
+            other = ~mine & ~_mask(pc.is_in(source, value_set=self._heads))
+            rule = "tags have a source that is neither the model nor a taught head"
+            self._note(rule, _rows(row, other, ids), ids)
+        counts = np.bincount(row[mine], minlength=len(ids))
+        self._note(f"the model gave more than {vocabulary.limit} {name}", counts > vocabulary.limit, ids)
+        place = np.full(len(items), -1)
+        if vocabulary.words is not None:
+            place = pc.fill_null(pc.index_in(word, value_set=vocabulary.words), -1).to_numpy()
+            unknown = mine & (place < 0) & _mask(word.is_valid())
+            rule = f"{name} hold a word that the taxonomy does not show"
+            self._note(rule, _rows(row, unknown, ids), ids)
+        low = mine & (value < vocabulary.least[place])
+        self._note(f"{name} are scored below their threshold", _rows(row, low, ids), ids)
 
     def _embeddings(self, batch: pa.RecordBatch, tagged: Mask, null: dict[str, Mask], ids: pa.Array) -> None:
         """Set exactly when tagged; of the model's length; finite, of length 1, rounded to float16."""
@@ -132,6 +212,12 @@ class RowRules:
         if count:
             before, example = self._broken.get(rule, (0, str(ids[int(bad.argmax())].as_py())))
             self._broken[rule] = (before + count, example)
+
+
+def _least(thresholds: list[float]) -> npt.NDArray[np.float32]:
+    # Scores are stored as they were compared, in float32, so the same comparison never flags one; and
+    # `assign` writes no score of 0.0000, whatever the threshold.
+    return np.maximum(np.array(thresholds, np.float32), np.float32(1 / TICKS))
 
 
 def _mask(values: Any) -> Mask:

@@ -4,10 +4,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from collection_kit import DIM, add_rows, contents, ids, make_collection, make_config, make_rows, put_rows
+from collection_kit import (
+    DIM,
+    FaultyProxy,
+    add_rows,
+    contents,
+    ids,
+    make_collection,
+    make_config,
+    make_rows,
+    put_rows,
+)
 
-from tagger.collection import SCHEMA, Collection, Part, check, part_name
+from tagger.collection import SCHEMA, Collection, Part, Tagging, TagsTable, check, part_name, retag
 from tagger.collection.check_rows import RowRules
+from tagger.errors import ImageError, StoreUnavailable, UsageError
+from tagger.storage import LocalStore
+from tagger.tags import Entry, Taxonomy
 
 GOOD = {"listed": 10, "skipped": 3, "planned": 6, "deferred": 1, "tagged": 5, "failed": 1}
 
@@ -60,6 +73,10 @@ def changed(column, value, *, failed=False):
 
 def tag(name, score, source="tiny"):
     return {"tag": name, "score": score, "source": source}
+
+
+def category(name, score):
+    return {"tag": name, "score": score}
 
 
 UNIT = [1.0] + [0.0] * (DIM - 1)
@@ -159,6 +176,195 @@ def test_rules_hold_on_slices_of_batches():
     assert (rules.rows, rules.tagged, rules.failed) == (53, 36, 17)
 
 
+# Own thresholds above and below the default of 0.1, and words that are not shown.
+WORDS = Taxonomy(
+    tags=(
+        Entry("tabby", ("cat",)),
+        Entry("lynx", ("cat",), threshold=0.4),
+        Entry("daisy", ("flower",), threshold=0.05),
+        Entry("bridge"),
+        Entry("void", ("nothing",), hidden=True),
+    ),
+    nodes=(Entry("cat"), Entry("flower", threshold=0.2), Entry("nothing", hidden=True)),
+)
+TAGGING = Tagging.of(WORDS, threshold=0.1, top_k=3)
+
+SOURCE = "tags have a source that is neither the model nor a taught head"
+TOO_MANY = "the model gave more than 3 tags"
+NOT_SHOWN = "tags hold a word that the taxonomy does not show"
+TOO_LOW = "tags are scored below their threshold"
+NOT_SHOWN_ABOVE = "categories hold a word that the taxonomy does not show"
+TOO_LOW_ABOVE = "categories are scored below their threshold"
+
+
+def make_words(place, **changes):
+    config = make_config(**{"tagging": TAGGING, **changes})
+    return Collection.create_or_open(str(place), config, taxonomy=WORDS)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "finding"),
+    [
+        ("tags", [tag("tabby", 0.5), tag("lynx", 0.5), tag("daisy", 0.4), tag("bridge", 0.3)], TOO_MANY),
+        ("tags", [tag("tabby", 0.0999)], TOO_LOW),
+        ("tags", [tag("lynx", 0.3999)], TOO_LOW),
+        ("tags", [tag("daisy", 0.0499)], TOO_LOW),
+        ("tags", [tag("house", 0.5)], NOT_SHOWN),
+        ("tags", [tag("void", 0.5)], NOT_SHOWN),
+        ("tags", [tag("cat", 0.5)], NOT_SHOWN),
+        ("tags", [tag("tabby", 0.5, "big")], SOURCE),
+        ("tags", [tag("tabby", 0.5, None)], SOURCE),
+        ("categories", [category("cat", 0.4999)], TOO_LOW_ABOVE),
+        ("categories", [category("flower", 0.1999)], TOO_LOW_ABOVE),
+        ("categories", [category("pet", 0.9)], NOT_SHOWN_ABOVE),
+        ("categories", [category("nothing", 0.9)], NOT_SHOWN_ABOVE),
+        ("categories", [category("tabby", 0.9)], NOT_SHOWN_ABOVE),
+    ],
+)
+def test_words_that_these_settings_do_not_give_are_found(tmp_path, column, value, finding):
+    collection = make_words(tmp_path)
+    smuggle(collection, changed(column, value))
+    assert check(collection).findings == [f"{finding}: 1 row, for example {ids(1, 2)[0]}"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("tags", []),
+        ("tags", [tag("bridge", 0.1)]),
+        ("tags", [tag("lynx", 0.4), tag("tabby", 0.1), tag("daisy", 0.05)]),
+        ("categories", [category("cat", 0.5), category("flower", 0.2)]),
+        # A head has its own words and thresholds, and does not take the model's places.
+        ("tags", [tag("lynx", 0.5), tag("tabby", 0.4), tag("daisy", 0.3), tag("logo", 0.01, "logos")]),
+        ("tags", [tag("tabby", 0.4), tag("tabby", 0.05, "logos"), tag("void", 0.0, "logos")]),
+    ],
+)
+def test_words_that_these_settings_give_are_no_finding(place, column, value):
+    collection = make_words(place)
+    collection.store.put("heads/logos/head.json", b"{}")
+    smuggle(collection, changed(column, value))
+    assert check(collection).findings == []
+
+
+def test_more_categories_than_are_ever_given(tmp_path):
+    names = [f"c{i:02}" for i in range(17)]
+    many = Taxonomy((Entry("tabby", tuple(names)),), tuple(Entry(name) for name in names))
+    config = make_config(tagging=Tagging.of(many, threshold=0.1, top_k=3))
+    collection = Collection.create_or_open(str(tmp_path), config, taxonomy=many)
+    rows = [changed("categories", [category(name, 0.5) for name in names[:n]]) for n in (16, 17)]
+    for n, table in enumerate(rows):
+        kept = make_rows(ids(3 * n, 3 * n + 3))
+        loose = table.set_column(0, "image_id", kept.column("image_id"))
+        items = loose.to_pylist()
+        items[0]["categories"] = items[2]["categories"] = []
+        smuggle(collection, pa.Table.from_pylist(items, schema=table.schema))
+    assert check(collection).findings == [
+        f"the model gave more than 16 categories: 1 row, for example {ids(4, 5)[0]}"
+    ]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.00004, 0.1, 0.15, 0.3, 0.7, 1.0])
+def test_whatever_tag_writes_is_no_finding(threshold):
+    rng = np.random.default_rng(11)
+    n = 400
+    # Half of the scores lie within a tick of some threshold, where rounding decides.
+    near = rng.choice([threshold, 0.4, 0.05, 0.1], (n, 5)) + rng.uniform(-1e-4, 1e-4, (n, 5))
+    wild = rng.dirichlet(np.ones(5) / 2, n)
+    values = np.clip(np.where(rng.random((n, 5)) < 0.5, near, wild), 0, 1).astype(np.float32)
+    tagging = Tagging.of(WORDS, threshold=threshold, top_k=3)
+    table = make_rows(ids(0, n))
+    for activation in ("softmax", "sigmoid"):
+        columns = WORDS.assign(values, source="tiny", threshold=threshold, top_k=3, activation=activation)
+        for name, column in zip(("tags", "categories"), columns, strict=True):
+            field = SCHEMA.field(name)
+            table = table.set_column(table.schema.get_field_index(name), field, column.cast(field.type))
+        rules = RowRules(make_config(tagging=tagging), WORDS)
+        for batch in table.to_batches(max_chunksize=90):
+            rules.apply(batch)
+        assert rules.findings() == []
+
+
+def broken_words(row, heads):
+    """What one row breaks, entry by entry."""
+    shown = {entry.name: entry for entry in (*WORDS.tags, *WORDS.nodes) if not entry.hidden}
+    tags, categories = row["tags"] or [], row["categories"] or []
+    mine = [item for item in tags if item["source"] == "tiny"]
+    if any(item["source"] not in ("tiny", *heads) for item in tags):
+        yield SOURCE
+    if len(mine) > 3:
+        yield TOO_MANY
+    kinds = ((mine, WORDS.names, 0.1, NOT_SHOWN, TOO_LOW),)
+    kinds += ((categories, WORDS.categories, 0.5, NOT_SHOWN_ABOVE, TOO_LOW_ABOVE),)
+    for items, names, default, not_shown, too_low in kinds:
+        known = [item for item in items if item["tag"] in names and item["tag"] in shown]
+        if len(known) < len(items):
+            yield not_shown
+        least = [shown[item["tag"]].threshold or default for item in known]
+        if any(item["score"] < np.float32(low) for item, low in zip(known, least, strict=True)):
+            yield too_low
+
+
+def test_the_rules_of_words_find_what_a_loop_over_rows_finds():
+    rng = np.random.default_rng(5)
+    names = [*WORDS.names, *WORDS.categories, "house"]
+    rows = make_rows(ids(0, 300), failed=ids(0, 300)[::7]).to_pylist()
+    for row in rows:
+        if row["status"] == "failed":
+            continue
+        scores = [np.sort(rng.uniform(0.01, 0.9, rng.integers(0, 7)))[::-1].tolist() for _ in range(2)]
+        word = [rng.permutation(names)[: len(some)].tolist() for some in scores]
+        source = rng.choice(["tiny", "logos", "big"], len(word[0]), p=[0.8, 0.15, 0.05]).tolist()
+        row["tags"] = [tag(*item) for item in zip(word[0], scores[0], source, strict=True)]
+        row["categories"] = [category(*item) for item in zip(word[1], scores[1], strict=True)]
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    expected = {}
+    for row in table.to_pylist():
+        for rule in broken_words(row, ["logos"]):
+            expected.setdefault(rule, []).append(row["image_id"])
+    rules = RowRules(make_config(tagging=TAGGING), WORDS, ["logos"])
+    for batch in table.to_batches(max_chunksize=41):
+        rules.apply(batch)
+    assert len(expected) == 6
+    assert sorted(rules.findings()) == sorted(
+        f"{rule}: {len(found)} rows, for example {found[0]}" for rule, found in expected.items()
+    )
+
+
+def test_without_a_taxonomy_any_word_may_be_there(tmp_path):
+    collection = make_collection(tmp_path, tagging=Tagging(0.1, 3))
+    smuggle(collection, changed("tags", [tag("house", 0.1), tag("void", 0.0999)]))
+    assert check(collection).findings == [f"{TOO_LOW}: 1 row, for example {ids(1, 2)[0]}"]
+
+
+def test_rows_of_another_taxonomy_are_found(place):
+    collection = make_collection(place)
+    add_rows(collection, make_rows(ids(0, 5)))
+    old = add_rows(collection, make_rows(ids(5, 10), failed=ids(5, 6)))
+    other = make_rows(ids(5, 10), failed=ids(5, 6)).to_pylist()
+    for row in other[1:]:
+        row["tags"] = [tag("house cat", 0.75)]
+    with collection.writer("run-r", "tagger retag") as writer:  # half of a retag
+        new = put_rows(collection, pa.Table.from_pylist(other, schema=SCHEMA))
+        writer.swap({old.path: new}, operation="retag")
+    assert check(Collection.open(place)).findings == [f"{NOT_SHOWN}: 4 rows, for example {ids(6, 7)[0]}"]
+
+
+def test_settings_changed_since_the_collection_was_opened_are_those_that_count(place):
+    opened = make_collection(place)
+    add_rows(opened, make_rows(ids(0, 5)))
+    other = Taxonomy((Entry("a"), Entry("b"), Entry("c"), Entry("d")), ())
+    retag(
+        Collection.open(place),
+        lambda vectors, _norms: np.zeros((len(vectors), 4), np.float32),
+        taxonomy=other,
+        threshold=0.05,
+        top_k=4,
+    )
+    assert opened.config.tagging.top_k == 3
+    result = check(opened)
+    assert (result.findings, result.rows) == ([], 5)
+
+
 def test_doubled_ids_are_found(place):
     collection = make_collection(place)
     add_rows(collection, make_rows(ids(0, 10)))
@@ -232,7 +438,119 @@ def test_files_of_killed_runs_are_no_finding(place):
 def test_an_altered_taxonomy_is_a_finding(tmp_path):
     collection = make_collection(tmp_path)
     (tmp_path / collection.config.tagging.taxonomy_file).write_text("{}")
-    assert "is not the taxonomy" in check(collection).findings[0]
+    add_rows(collection, make_rows(ids(0, 3)))
+    (finding,) = check(collection).findings  # and nothing about words, which nobody knows now
+    assert "is not the taxonomy" in finding
+
+
+class FailingStore(LocalStore):
+    """A folder of which one object fails, in one way, from some access on."""
+
+    def __init__(self, root, method, begins, error, *, after=0):
+        super().__init__(root)
+        self.method, self.begins, self.error, self.after = method, begins, error, after
+        self.failed = []
+
+    def _meet(self, method, name):
+        if method == self.method and name.startswith(self.begins):
+            self.after -= 1
+            if self.after < 0:
+                self.failed.append(name)
+                raise self.error
+
+    def head(self, name):
+        self._meet("head", name)
+        return super().head(name)
+
+    def fetch(self, name, **options):
+        self._meet("fetch", name)
+        return super().fetch(name, **options)
+
+    def read_range(self, name, start, length):
+        self._meet("read_range", name)
+        return super().read_range(name, start, length)
+
+    def list(self, prefix=""):
+        self._meet("list", prefix)
+        return super().list(prefix)
+
+
+def failing(tmp_path, *fault, **options):
+    """A collection of three parts and a record in such a store."""
+    collection = make_collection(tmp_path)
+    for i in range(3):
+        add_rows(collection, make_rows(ids(10 * i, 10 * i + 10)))
+    collection.record("run-a").start({})
+    store = FailingStore(str(tmp_path), *fault, **options)
+    return Collection(store, collection.config, TagsTable.open(store))
+
+
+REACHED = [
+    ("fetch", "taxonomy/", 0),
+    ("list", "heads/", 0),
+    ("head", "tags/", 0),
+    ("head", "tags/", 1),
+    ("read_range", "tags/", 0),
+    ("read_range", "tags/", 3),  # the first footer, when all rows are read
+    ("read_range", "tags/", 4),  # rows
+    ("fetch", "runs/", 0),
+    ("list", "runs/", 0),
+    ("list", "tags/", 0),
+]
+
+
+@pytest.mark.parametrize(("method", "begins", "after"), REACHED)
+def test_a_store_that_does_not_answer_ends_the_check_at_once(tmp_path, method, begins, after):
+    silent = StoreUnavailable("no answer from http://store for s3://photos")
+    collection = failing(tmp_path, method, begins, silent, after=after)
+    with pytest.raises(StoreUnavailable, match="no answer from"):
+        check(collection)
+    assert len(set(collection.store.failed)) == 1
+
+
+@pytest.mark.parametrize(("method", "begins", "after"), [one for one in REACHED if one[0] != "list"])
+@pytest.mark.parametrize("code", ["timeout", "read_error", "forbidden"])
+def test_what_the_store_does_not_serve_is_not_called_broken(tmp_path, method, begins, after, code):
+    collection = failing(tmp_path, method, begins, ImageError(code, "the store is tired"), after=after)
+    with pytest.raises(
+        StoreUnavailable, match=rf"/{begins.rstrip('/')}.* is not served .*: the store is tired"
+    ):
+        check(collection)
+    assert len(set(collection.store.failed)) == 1
+
+
+@pytest.mark.parametrize("begins", ["runs/", "heads/", "tags/"])
+def test_refused_credentials_end_the_check(tmp_path, begins):
+    with pytest.raises(UsageError, match="refuses the credentials"):
+        check(failing(tmp_path, "list", begins, UsageError("s3://photos refuses the credentials")))
+
+
+@pytest.mark.parametrize("after", [0, 3, 4])
+def test_a_part_that_goes_away_meanwhile_is_a_finding(tmp_path, after):
+    gone = ImageError("not_found", "no object has this key any more")
+    result = check(failing(tmp_path, "read_range", "tags/", gone, after=after))
+    assert "cannot be read (not_found)" in result.findings[0]
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("status", [503, 403])
+def test_a_bucket_that_stops_serving_is_waited_for_once(bucket, s3, monkeypatch, status):
+    refused = {"on": False}
+
+    def fault(method, path, headers):
+        return status if refused["on"] and path.partition("?")[0].endswith(".parquet") else ""
+
+    monkeypatch.setenv("TAGGER_PATIENCE_S", "1")
+    with FaultyProxy(s3, fault) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        collection = make_collection(bucket.uri + "/c")
+        for i in range(3):
+            add_rows(collection, make_rows(ids(10 * i, 10 * i + 10)))
+        refused["on"] = True
+        with pytest.raises(StoreUnavailable, match=f"is not served.*{status}") as caught:
+            check(Collection.open(collection.uri))
+        assert s3.secret_key not in str(caught.value)
+        assert len({path for _, path, action in proxy.seen if action == status}) == 1
 
 
 def test_failures_are_listed_with_their_reasons(place):
