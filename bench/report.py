@@ -103,8 +103,8 @@ def render(results: dict[str, Any]) -> str:
             _retag_line(results["retag"]),
             f"### Peers, over the same {results['peer_images']:,} images on the same server",
             (
-                f"After start-up, tagger's is the steady rate of its run over {results['images']:,} images: in "
-                f"{results['peer_images']:,} it has hardly begun. Whole runs are over the same images."
+                f"After start-up, tagger's is the steady rate of its run over {results['images']:,} images: "
+                f"in {results['peer_images']:,} it has hardly begun. Whole runs are over the same images."
             ),
             markdown_table(
                 _PEER_HEADER,
