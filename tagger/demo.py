@@ -43,17 +43,15 @@ def demo(folder: Path, *, say: Callable[[str], None], quiet: bool = False) -> De
         quiet: Show no progress.
 
     Raises:
-        UsageError: The folder holds other things.
+        UsageError: The folder holds other things, or cannot be one.
     """
     photos, collection = folder / "photos", folder / "collection"
-    if folder.exists() and any(folder.iterdir()) and not photos.is_dir():
-        raise UsageError(f"{folder} holds other files: name a new or empty folder")
-    photos.mkdir(parents=True, exist_ok=True)
-    with as_file(files("tagger") / "samples") as samples:
-        for sample in sorted(samples.glob("*.jpg")):
-            target = photos / sample.name
-            if not target.exists():  # a copy has a new modification time: the image would be tagged again
-                shutil.copyfile(sample, target)
+    try:
+        _put_photos(folder, photos)
+    except OSError as error:
+        raise UsageError(
+            f"the demo cannot be put into {folder} ({error.strerror}): name another folder"
+        ) from None
     say(f"$ tagger tag {photos} {collection}")
     run = tag(str(photos), str(collection), quiet=quiet)
     say(f"{run.tagged + run.skipped} photos tagged in {run.seconds:.1f} s")
@@ -64,6 +62,19 @@ def demo(folder: Path, *, say: Callable[[str], None], quiet: bool = False) -> De
     say(f"$ tagger report {collection}")
     report = write_report(opened)
     return Demo(photos=str(photos), collection=str(collection), report=report.out, run=run)
+
+
+def _put_photos(folder: Path, photos: Path) -> None:
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file: name a new or empty folder")
+    if folder.exists() and any(folder.iterdir()) and not photos.is_dir():
+        raise UsageError(f"{folder} holds other files: name a new or empty folder")
+    photos.mkdir(parents=True, exist_ok=True)
+    with as_file(files("tagger") / "samples") as samples:
+        for sample in sorted(samples.glob("*.jpg")):
+            target = photos / sample.name
+            if not target.exists():  # a copy has a new modification time: the image would be tagged again
+                shutil.copyfile(sample, target)
 
 
 def _some_rows(collection: Collection, count: int = 6) -> list[str]:

@@ -8,12 +8,15 @@ import json
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from tagger import __version__
 from tagger.errors import TaggerError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 EXIT_INTERRUPTED = 130
 
@@ -56,61 +59,121 @@ def tagger() -> None:
     """
 
 
+class _Stdout(io.FileIO):
+    """The file behind stdout. It keeps the error of a write, so that another file's is not taken for it."""
+
+    error: OSError | None = None
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+class _Stderr(io.FileIO):
+    """The file behind stderr. It loses what it cannot write: a command goes on when nobody listens."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        with contextlib.suppress(OSError):
+            super().write(data)
+        return memoryview(data).nbytes
+
+
 def main() -> None:
     """Run the command line and exit with the code of the outcome."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us, as some schedulers do
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for good
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no command
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    out = _Stdout(_descriptor(sys.stdout), "w", closefd=False)
+    sys.stdout = _text(out, sys.stdout)
+    sys.stderr = _text(_Stderr(_descriptor(sys.stderr), "w", closefd=False), sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped pod is an interrupted command
     try:
-        code = tagger.main(standalone_mode=False)
+        code = _run()
     except click.ClickException as error:
         error.show()
         code = _failed(error.format_message(), error.exit_code)
     except TaggerError as error:
-        print(f"tagger: {printable(str(error))}", file=sys.stderr)
-        code = _failed(str(error), error.exit_code)
+        code = _told(str(error), error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort):
         for number in (signal.SIGINT, signal.SIGTERM):  # the impatient get the same exit code
             signal.signal(number, signal.SIG_IGN)
-        text = "interrupted; what is committed is kept, and the same command goes on from there"
-        print(f"tagger: {text}", file=sys.stderr)
-        code = _failed(text, EXIT_INTERRUPTED)
-    except BrokenPipeError:  # `tagger … | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        print(file=sys.stderr)  # ends the line in which a terminal shows ^C
+        code = _told(
+            "interrupted; what is committed is kept, and the same command goes on from there",
+            EXIT_INTERRUPTED,
+        )
     except OSError as error:
-        if error.errno != errno.ENOSPC or error.filename is not None:
+        if error is out.error:
+            code = 0  # `tagger … | head`: nobody reads on; of another error `_leave` tells
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            code = _told(f"no space left {_where(error)}: make room and start the same command again", 1)
+        else:
             raise
-        print("tagger: no space left where stdout goes", file=sys.stderr)
-        code = 1
-    _leave(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0, out)
+
+
+def _run() -> Any:
+    """Do as click's `main`, which takes any broken pipe for that of stdout and exits with 1 in silence."""
+    if "_TAGGER_COMPLETE" in os.environ:  # a shell asks how to complete a line
+        tagger.main(prog_name="tagger")
+    try:
+        with tagger.make_context("tagger", sys.argv[1:]) as context:
+            return tagger.invoke(context)
+    except click.exceptions.Exit as done:  # --help, --version
+        return done.exit_code
+
+
+def _descriptor(stream: TextIO | None) -> int:
+    """Return the file of a stream; /dev/null if who started us has closed it, as some schedulers do."""
+    return os.open(os.devnull, os.O_WRONLY) if stream is None else stream.fileno()
+
+
+def _text(file: io.FileIO, like: TextIO | None) -> io.TextIOWrapper:
+    """Return a stream on a file; a name that the terminal's encoding lacks ends no command."""
+    at_once = isinstance(like, io.TextIOWrapper) and (like.line_buffering or like.write_through)
+    return io.TextIOWrapper(
+        io.BufferedWriter(file),
+        encoding="utf-8" if like is None else like.encoding,
+        errors="backslashreplace",
+        line_buffering=at_once,
+    )
+
+
+def _where(error: OSError) -> str:
+    if error.filename is not None:
+        return f"for {os.fsdecode(error.filename)}"
+    return "on a disk of this machine, such as that of the temporary folder or the cache"
+
+
+def _told(text: str, code: int) -> int:
+    """Tell the person at stderr what went wrong, and a program that asked for `--json`; returns `code`."""
+    print(f"tagger: {printable(text)}", file=sys.stderr)
+    return _failed(text, code)
 
 
 def _failed(text: str, code: int) -> int:
     """Tell a program that asked for `--json` what the person was told on stderr; returns `code`."""
     if "--json" in sys.argv[1:]:
-        with contextlib.suppress(BrokenPipeError):
-            print_json({"error": text, "exit_code": code})
+        print_json({"error": text, "exit_code": code})
     return code
 
 
-def _leave(code: int) -> None:
+def _leave(code: int, out: _Stdout) -> None:
     """Exit without waiting for threads of libraries that end badly at interpreter exit."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:  # what could not be said is lost: done is no longer the whole truth
-            code = code or 1
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    if out.error is not None and not isinstance(out.error, BrokenPipeError):
+        print(f"tagger: stdout cannot be written: {out.error.strerror}", file=sys.stderr)
+        code = code or 1  # what could not be said is lost: done is no longer the whole truth
+    sys.stderr.flush()
     os._exit(code)
 
 
 def print_json(record: dict[str, Any]) -> None:
     """Print the one JSON object that `--json` promises as the last line of stdout."""
-    print(json.dumps(record, ensure_ascii=True), flush=True)
+    # A command whose result is lost keeps its exit code; `_leave` tells of it.
+    with contextlib.suppress(OSError):
+        print(json.dumps(record, ensure_ascii=True), flush=True)
 
 
 def printable(text: str) -> str:

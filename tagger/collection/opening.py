@@ -284,8 +284,14 @@ def _require_usable(uri: str) -> None:
 
 def _require_folder(path: Path, uri: str) -> None:
     """Refuse what cannot be a folder that is written to, before anything is made."""
-    there = next(one for one in (path, *path.parents) if one.exists() or one.is_symlink())
-    if not there.is_dir():
+    try:
+        there = next(one for one in (path, *path.parents) if one.exists() or one.is_symlink())
+        is_folder = there.is_dir()
+    except OSError as error:  # not missing, as `exists` says, but out of reach, or a name that is too long
+        raise CollectionError(
+            f"{uri} cannot be a collection: {error.strerror} ({error.filename}); name another folder"
+        ) from None
+    if not is_folder:
         raise CollectionError(f"{uri} cannot be a collection: {there} is not a folder; name another one")
     if there != path and not os.access(there, os.W_OK | os.X_OK):
         raise CollectionError(f"{uri} cannot be made: this user may not write to {there}; name another one")

@@ -1,10 +1,13 @@
 """What a person sees while a run goes on: one live line on a terminal, plain lines elsewhere."""
 
+import contextlib
+import io
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -16,24 +19,61 @@ _PLAIN_EVERY_S = 10.0
 _RATE_OVER_S = 15.0
 
 
+class _Forgiving:
+    """A stream that loses what it cannot write: nobody has to watch a run for it to go on.
+
+    The reader may go away, the terminal be closed, the disk of the log be full (`OSError`), or the program
+    around us close the stream (`ValueError`). Rich would answer a broken pipe with `/dev/null` over stdout,
+    where results go, and the end of the process.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.isatty()
+        return False
+
+
 class Progress:
     """Shows images done, images/s, failures and the time left, on stderr.
 
     Args:
         quiet: Show nothing.
         stream: Where to; None takes stderr.
+        clock: Tells the seconds.
     """
 
-    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._quiet = quiet
-        self._console = Console(file=self._stream, highlight=False)
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        shown: TextIO | None = stream or sys.stderr
+        self._quiet = quiet or shown is None  # rich would take stdout for a missing stderr
+        self._console = Console(file=cast("TextIO", _Forgiving(shown or io.StringIO())), highlight=False)
         self._live: Live | None = None
         self._phase = "listing"
         self._done = self._failed = self._planned = 0
         self._planned_all = False
-        self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        self._last_plain = time.monotonic()
+        self._seen: deque[tuple[float, int]] = deque([(clock(), 0)])
+        self._clock = clock
+        self._last_plain = clock()
 
     def __enter__(self) -> Self:
         if not self._quiet and self._console.is_terminal:
@@ -69,7 +109,7 @@ class Progress:
         if done > self._done or self._phase in ("listing", "starting"):
             self._phase = "tagging" if done else self._phase
         self._done, self._failed, self._planned, self._planned_all = done, failed, planned, planned_all
-        now = time.monotonic()
+        now = self._clock()
         self._seen.append((now, done))
         while len(self._seen) > 2 and now - self._seen[0][0] > _RATE_OVER_S:
             self._seen.popleft()

@@ -16,12 +16,12 @@ from tagger.report.gather import COLUMNS, Gathered, gather
 from tagger.report.page import Content, render
 from tagger.report.runs import History
 from tagger.report.sheets import make_thumbnails
-from tagger.storage import ImageReader, open_store
+from tagger.storage import ImageReader, given_path, open_store, split_uri
 
 if TYPE_CHECKING:
     from tagger.collection import Collection
     from tagger.report.samples import Sample
-    from tagger.storage import StorageOptions
+    from tagger.storage import StorageOptions, Store
 
 REPORT_NAME = "report.html"
 _MAX_SOURCE_BYTES = 256 * 1024**2
@@ -31,7 +31,12 @@ def write(collection: Collection, out: str | None, options: ReportOptions) -> Re
     """Write the report of a collection; see `tagger.report.write_report`."""
     storage = options.storage or collection.store.options
     history = History.of(read_runs(collection.store))
-    if out is None and history.newest is None:
+    place: Path | tuple[Store, str]
+    if out is not None:
+        place = _place(out, storage)
+    elif history.newest is not None:
+        place = collection.store, f"runs/{history.newest.run_id}/{REPORT_NAME}"
+    else:
         raise UsageError(
             f"{collection.uri} has no run yet to keep the report with; tag something first, or name a file "
             "with --out"
@@ -43,18 +48,31 @@ def write(collection: Collection, out: str | None, options: ReportOptions) -> Re
         examples_per_reason=options.examples_per_reason,
     )
     html = render(_content(collection, found, history, storage)).encode()
-    if out is None and history.newest is not None:
-        name = f"runs/{history.newest.run_id}/{REPORT_NAME}"
-        collection.store.put(name, html)
-        out = _for_people(f"{collection.uri}/{name}")
-    elif out is not None and "://" in out and not out.startswith("file://"):
-        parent, _, name = out.rpartition("/")
-        open_store(parent, storage).put(name, html)
+    if isinstance(place, Path):
+        written = _write_file(place, html)
     else:
-        out = _write_file(_for_people(out or ""), html)
+        store, name = place
+        store.put(name, html)
+        written = _for_people(store.address(name))
     return ReportResult(
-        out=out, size_bytes=len(html), images=found.images, tagged=found.tagged, failed=found.failed
+        out=written, size_bytes=len(html), images=found.images, tagged=found.tagged, failed=found.failed
     )
+
+
+def _place(out: str, storage: StorageOptions) -> Path | tuple[Store, str]:
+    """Return where `--out` leads: a local path, or a bucket and a key.
+
+    Raises:
+        UsageError: It is no address, or names a bucket or folder.
+    """
+    scheme, bucket, key = split_uri(out)
+    if scheme == "file":
+        return Path(os.fsdecode(given_path(out)))
+    if not key or key.endswith("/"):
+        folder = out.rstrip("/")
+        raise UsageError(f"--out {out} names no file: add one, such as {folder}/{REPORT_NAME}")
+    # The key stays whole: cut at its slashes, an odd one would become another.
+    return open_store(f"{scheme}://{bucket}", storage), key
 
 
 def _content(collection: Collection, found: Gathered, history: History, storage: StorageOptions) -> Content:
@@ -91,13 +109,13 @@ def _for_people(uri: str) -> str:
     return uri.removeprefix("file://")
 
 
-def _write_file(path: str, data: bytes) -> str:
+def _write_file(path: Path, data: bytes) -> str:
     """Write a local file at once or not at all; returns its absolute path.
 
     Raises:
         UsageError: It cannot be written there.
     """
-    target = Path(path).absolute()
+    target = path.absolute()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".html")

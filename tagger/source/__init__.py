@@ -61,7 +61,7 @@ def open_source(
     place = open_store(source, options)
     place.check()
     if next(place.list(), None) is None and key and not key.endswith("/") and _is_there(whole, key):
-        return SingleSource(whole, key)
+        return SingleSource(whole, key, globs)
     # An empty prefix is a source without images: for --prune that means something, for others it is refused.
     return PrefixSource(place, Names(place.uri, globs, out))
 
@@ -75,11 +75,15 @@ def _open_local(source: str, options: StorageOptions, globs: Globs, out: str | N
         return FolderSource(place, Names(place.uri, globs, out), leave_out)
     folder, _, name = place.uri.rpartition("/")
     beside = LocalStore(folder + "/", options)
-    if not beside.exists(name):
+    try:
+        there = beside.exists(name)
+    except ImageError as error:
+        raise SourceError(f"{source} cannot be opened: {error.detail}") from None
+    if not there:
         raise SourceError(f"there is no file or folder {source}")
     if is_manifest_name(name):
         return ManifestSource(beside, name, globs, out)
-    return SingleSource(beside, name)
+    return SingleSource(beside, name, globs)
 
 
 def _is_there(store: Store, name: str) -> bool:

@@ -30,8 +30,13 @@ class Globs:
     """
 
     def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        include = (include,) if isinstance(include, str) else include
+        exclude = (exclude,) if isinstance(exclude, str) else exclude
         self._include = _either(include, "--include")
         self._exclude = _either(exclude, "--exclude")
+        # What ends in `*` and matches `folder/` matches whatever follows, too.
+        open_ended = [pattern for pattern in exclude if pattern.endswith("*")]
+        self._exclude_below = _either(open_ended, "--exclude")
 
     def match(self, key: str) -> bool:
         """Tell whether a key is kept."""
@@ -41,10 +46,17 @@ class Globs:
             return False
         return self._exclude is None or not _found(self._exclude, key)
 
+    def enter(self, folder: str) -> bool:
+        """Tell whether anything below a folder may be kept, as far as --exclude tells.
+
+        >>> globs = Globs(exclude=["lost+found/*", "*/thumbs/**", "*.png"])
+        >>> [globs.enter(folder) for folder in ("lost+found", "a/thumbs", "thumbs", "a.png")]
+        [False, False, True, True]
+        """
+        return self._exclude_below is None or self._exclude_below[1].match(f"{folder}/") is None
+
 
 def _either(patterns: Sequence[str], option: str) -> tuple[re.Pattern[str] | None, re.Pattern[str]] | None:
-    if isinstance(patterns, str):
-        patterns = (patterns,)
     if not patterns:
         return None
     if "" in patterns:
@@ -103,6 +115,10 @@ class Names:
         if self._left_out is not None and name.startswith(self._left_out):
             return False
         return self._globs.match(name)
+
+    def enter(self, name: str) -> bool:
+        """Tell whether anything in the folder of this name may be listed."""
+        return not is_hidden(name) and self._globs.enter(name)
 
     def covers(self, uri: str) -> bool:
         """Tell whether an address lies below the root and would be listed."""

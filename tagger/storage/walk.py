@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -19,7 +20,16 @@ _GONE: Final = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
 Found = tuple[bytes, os.stat_result]
 
 
-def walk(root: bytes, *, enter: Callable[[bytes], bool] = lambda _: True) -> Iterator[list[Found]]:
+class Unlistable(OSError):
+    """A folder may not be listed; any other error of a walk is about a file."""
+
+
+def walk(
+    root: bytes,
+    *,
+    enter: Callable[[bytes], bool] = lambda _: True,
+    want: Callable[[bytes], bool] = lambda _: True,
+) -> Iterator[list[Found]]:
     """Yield every regular file below a folder, as batches of (absolute path, status).
 
     Within a folder, names come in the order of their bytes. Symbolic links to files and folders are followed,
@@ -29,34 +39,38 @@ def walk(root: bytes, *, enter: Callable[[bytes], bool] = lambda _: True) -> Ite
     Args:
         root: The folder; a missing one yields nothing.
         enter: Whether to go into the folder of this path.
+        want: Whether the file of this path is missed, if it cannot be looked at; asked of no other.
 
     Raises:
-        OSError: A folder may not be listed, or a file not be looked at. Nothing is left out silently.
+        Unlistable: A folder may not be listed.
+        OSError: A file may not be looked at. Nothing is left out silently.
     """
     batch: list[os.DirEntry[bytes]] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for entry in _files(root, enter):
             batch.append(entry)
             if len(batch) == BATCH:
-                yield _look(pool, batch)
+                yield _look(pool, batch, want)
                 batch = []
         if batch:
-            yield _look(pool, batch)
+            yield _look(pool, batch, want)
 
 
-def _look(pool: ThreadPoolExecutor, entries: list[os.DirEntry[bytes]]) -> list[Found]:
+def _look(
+    pool: ThreadPoolExecutor, entries: list[os.DirEntry[bytes]], want: Callable[[bytes], bool]
+) -> list[Found]:
     step = -(-len(entries) // _THREADS)
     slices = [entries[i : i + step] for i in range(0, len(entries), step)]
-    return [found for part in pool.map(_look_at, slices) for found in part]
+    return [found for part in pool.map(partial(_look_at, want), slices) for found in part]
 
 
-def _look_at(entries: list[os.DirEntry[bytes]]) -> list[Found]:
+def _look_at(want: Callable[[bytes], bool], entries: list[os.DirEntry[bytes]]) -> list[Found]:
     found = []
     for entry in entries:
         try:
             status = entry.stat()
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in _GONE or not want(entry.path):
                 continue
             raise
         if stat.S_ISREG(status.st_mode):
@@ -97,6 +111,8 @@ def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
             return sorted(found, key=lambda entry: entry.name, reverse=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise Unlistable(error.errno, error.strerror, folder) from None
 
 
 def _identity(folder: bytes) -> tuple[int, int]:

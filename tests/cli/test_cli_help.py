@@ -1,11 +1,20 @@
 """What `tagger` says about itself, and what it loads to say it."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 from driving import tagger
+
+from tagger.demo import demo
+from tagger.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMMANDS = {"demo", "tag", "retag", "failures", "check", "report", "models"}
 HEAVY = {"torch", "torchvision", "timm", "ray", "openvino", "faiss"}
@@ -79,3 +88,14 @@ def test_a_slip_of_the_fingers_is_told_and_changes_nothing(line: str) -> None:
     assert said.stdout == ""
     assert len(re.findall(r"^(Error|tagger): ", said.stderr, re.MULTILINE)) == 1
     assert "Traceback" not in said.stderr
+
+
+def test_a_demo_in_a_file_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    said = tagger("demo", tmp_path / "README.md").require(2)
+    assert said.sentence == f"{tmp_path}/README.md is a file: name a new or empty folder"
+    for folder in (tmp_path / "README.md" / "demo", tmp_path / ("x" * 300)):
+        with pytest.raises(UsageError, match=r"the demo cannot be put into .*\(.*\): name another folder"):
+            demo(folder, say=print)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "mine"

@@ -195,6 +195,15 @@ def test_places_that_a_delta_reader_would_look_for_elsewhere_are_refused(tmp_pat
         make_collection(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 2100, f"link/{'x' * 300}"])
+def test_places_that_the_file_system_cannot_name_are_refused(tmp_path, name):
+    (tmp_path / "link").symlink_to(tmp_path)
+    for way in (make_collection, lambda uri: Collection.find(uri, make_config())):
+        with pytest.raises(CollectionError, match=r"cannot be a collection: .*File name too long"):
+            way(f"{tmp_path}/{name}")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
 @pytest.mark.s3
 @pytest.mark.parametrize("name", ["a%2Fb", "h#q", "w?", "a//b", "a/../b", "..", "."])
 def test_prefixes_that_a_delta_reader_would_look_for_elsewhere_are_refused(s3_env, name):

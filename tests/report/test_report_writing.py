@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from report_samples import add_run, failed_row, new_collection, photo_rows, tagg
 from tagger.collection import Collection
 from tagger.errors import UsageError
 from tagger.report import ReportOptions, write_report
+from tagger.storage import open_store
+from tagger.testing import RawS3
 
 if TYPE_CHECKING:
     from tagger.testing import Bucket
@@ -61,6 +64,47 @@ def test_an_out_that_cannot_be_written_is_wrong_usage(tmp_path: Path):
         write_report(collection, out=str(tmp_path / "file" / "r.html"))
     with pytest.raises(UsageError, match="cannot be written"):
         write_report(collection, out=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("out", "reason"),
+    [
+        ("s3://bucket", "names no file: add one, such as s3://bucket/report.html"),
+        ("s3://bucket/", "names no file: add one, such as s3://bucket/report.html"),
+        ("gs://bucket/reports/", "names no file: add one, such as gs://bucket/reports/report.html"),
+        ("s3://", "needs a bucket"),
+        ("s3:///report.html", "needs a bucket"),
+        ("ftp://host/report.html", "unknown address ftp://"),
+        ("", "address is empty"),
+    ],
+)
+def test_an_out_that_names_no_file_is_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, reason: str
+):
+    collection = new_collection(tmp_path / "collection")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=reason):
+        write_report(collection, out=out)
+    assert [path.name for path in tmp_path.iterdir()] == ["collection"]
+
+
+def test_out_as_an_address(tmp_path: Path):
+    collection = new_collection(tmp_path / "collection")
+    result = write_report(collection, out=f"file://{tmp_path}/100%25AB/%FF.html")
+    assert os.fsencode(result.out) == os.fsencode(tmp_path) + b"/100%AB/\xff.html"
+    assert Path(result.out).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert write_report(collection, out="memory://reports/a/b.html").out == "memory://reports/a/b.html"
+    assert open_store("memory://reports").exists("a/b.html")
+
+
+def test_out_as_an_odd_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    collection = new_collection(tmp_path / "collection")
+    with RawS3() as raw:
+        for name, value in raw.env().items():
+            monkeypatch.setenv(name, value)
+        for key in ("a//b.html", "/c%2F.html", "d"):
+            assert write_report(collection, out=f"S3{raw.uri[2:]}/{key}").out == f"{raw.uri}/{key}"
+            assert raw.objects[key].startswith(b"<!doctype html>")
 
 
 def test_pictures_that_are_gone_become_placeholders(tmp_path: Path, photo_bytes: dict[str, bytes]):

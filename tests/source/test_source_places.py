@@ -1,6 +1,8 @@
 """Buckets, prefixes, folders and single images, listed as they are."""
 
 import os
+import re
+import shlex
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from tagger.errors import SourceError, StoreUnavailable, UsageError
 from tagger.source import LISTING_SCHEMA, open_source
 from tagger.source.names import Globs, Names, is_hidden
-from tagger.storage import ImageReader, StorageOptions, file_etag
+from tagger.source.places import FolderSource
+from tagger.storage import ImageReader, LocalStore, StorageOptions, file_etag
 from tagger.testing import Answer, RawS3
 
 ODD = [
@@ -248,6 +251,57 @@ def test_folders_that_cannot_be_listed(tmp_path):
     assert source.complete
 
 
+def unlistable(folder):
+    """Make folders below each other until the path is too long to be listed; root may not be refused less."""
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    for _ in range(17):
+        os.mkdir("d" * 250, dir_fd=descriptor)
+        inner = os.open("d" * 250, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(descriptor)
+
+
+def test_a_subfolder_that_cannot_be_listed_is_an_error_unless_it_is_excluded(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    unlistable(tmp_path / "lost+[found]")
+    deep = r"lost\+\[found\]/d+/.*d"
+    with pytest.raises(SourceError, match=rf"/{deep} cannot be listed: File name too long") as error:
+        uris(tmp_path)
+    (advice,) = re.findall(r"leave it out with (--exclude .*)$", str(error.value))
+    assert re.fullmatch(deep.replace(r"\[", r"\[\[\]") + r"/\*", shlex.split(advice)[1])
+    expected = [f"file://{tmp_path}/a.jpg"]
+    assert uris(tmp_path, exclude=[shlex.split(advice)[1]]) == expected
+    for glob in ("lost+*", "lost+*/*", "lost+[[]found]/*", "lost+[[]found]/**", "*/**", "*d/*"):
+        assert uris(tmp_path, exclude=["*.png", glob]) == expected, glob
+    for glob in ("lost+[[]found]", "lost+[[]found]/", "lost+[[]found]/*.jpg", "*.jpg"):
+        with pytest.raises(SourceError):
+            uris(tmp_path, exclude=[glob])
+
+
+def test_a_file_that_cannot_be_looked_at_is_an_error_unless_it_is_left_out(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / "sub").mkdir()
+    for name in ("sub/b.jpg", "_hidden.jpg"):
+        (tmp_path / name).symlink_to("x" * 300)
+    with pytest.raises(SourceError, match=r"sub/b.jpg cannot be listed: .*--exclude sub/b\.jpg$"):
+        uris(tmp_path)
+    assert uris(tmp_path, exclude=["sub/b.jpg"]) == [f"file://{tmp_path}/a.jpg"]
+    assert uris(tmp_path, include=["a.*"]) == [f"file://{tmp_path}/a.jpg"]
+
+
+def test_a_folder_that_is_itself_not_listable_has_no_glob(tmp_path):
+    unlistable(tmp_path / "photos")
+    place = LocalStore(str(tmp_path / "photos" / "/".join(["d" * 250] * 17)))
+    source = FolderSource(place, Names(place.uri, Globs(), None), None)
+    with pytest.raises(SourceError, match=r"cannot be listed: File name too long$"):
+        rows(source)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SourceError, match=r"loop cannot be opened: .*Too many levels of symbolic links"):
+        open_source(str(tmp_path / "loop"))
+
+
 def test_relative_paths(tmp_path, monkeypatch):
     (tmp_path / "p").mkdir()
     (tmp_path / "p/a.jpg").write_bytes(b"x")
@@ -269,10 +323,39 @@ def test_globs(tmp_path):
     assert kept(include=["*.jpg"]) == ["a.jpg", "raw/a.jpg", "x/raw.jpg"]
     assert kept(include=["*.jpg", "*.JPG"], exclude=["raw/*"]) == ["a.jpg", "x/raw.jpg"]
     assert kept(include=["a.*"]) == ["a.jpg", "raw/a.jpg"]
+    assert kept(include="a.*", exclude="raw/*") == ["a.jpg"]
     assert kept(exclude=["*.jp*"]) == ["b.png", "raw/x/c.JPG"]
     with pytest.raises(UsageError, match="--include needs a pattern"):
         open_source(str(tmp_path), include=[""])
     assert kept(include=["*.gif"]) == []
+
+
+@given(
+    pattern=st.text("a/*?[]!.\n", min_size=1, max_size=6),
+    folder=st.text("ab/.\n", min_size=1, max_size=5),
+    name=st.text("ab/.\n[*", max_size=5),
+)
+def test_a_folder_is_not_entered_only_if_the_globs_leave_out_all_in_it(pattern, folder, name):
+    globs = Globs([], [pattern])
+    assert globs.enter(folder) or not globs.match(f"{folder}/{name}")
+
+
+def test_globs_of_one_image(tmp_path, raw):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/a.jpg").write_bytes(b"x")
+    raw.objects = {"sub/a.jpg": b"x"}
+    for uri in (f"file://{tmp_path}/sub/a.jpg", f"{raw.uri}/sub/a.jpg"):
+        for options in ({}, {"include": ["*.jpg"]}, {"exclude": ["*.png", "sub/*"]}):
+            source = open_source(uri, **options)
+            assert [row["uri"] for row in rows(source)] == [uri]
+            assert source.covers(uri)
+        for options in ({"include": ["*.png"]}, {"exclude": ["a.*"]}):
+            source = open_source(uri, **options)
+            assert rows(source) == []
+            assert source.complete
+            assert not source.covers(uri)
+        with pytest.raises(UsageError, match="--include needs a pattern"):
+            open_source(uri, include=[""])
 
 
 @pytest.mark.parametrize(
