@@ -81,7 +81,10 @@ def check(collection: str, *, anonymous: bool, as_json: bool) -> int:
     else:
         for finding in result.findings:
             print(f"finding: {printable(finding)}")
-        verdict = "every promise holds" if result.ok else f"{len(result.findings):,} findings"
+        for note in result.notes:
+            print(f"note: {printable(note)}")
+        found = len(result.findings)
+        verdict = "every promise holds" if result.ok else f"{found:,} finding{'s' * (found != 1)}"
         print(f"{result.rows:,} rows, {result.tagged:,} tagged, {result.failed:,} failed: {verdict}")
     return 0 if result.ok else 1
 

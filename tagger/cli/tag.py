@@ -57,7 +57,7 @@ def _also(
 @click.option(
     "--precision",
     type=click.Choice(["f32", "bf16", "fp16"]),
-    help="Arithmetic of the CNN.  [default: the fastest here of f32 and bf16]",
+    help="Arithmetic of the CNN.  fp16: torch only.  [default: the faster of f32 and bf16 here]",
 )
 @click.option("--fetch-tasks", type=int, help="Fetch and decode tasks at once.")
 @click.option("--model-actors", type=int, help="Actors that hold the CNN.")

@@ -194,7 +194,11 @@ def prepare(
         raise ModelError(f"unknown backend {backend!r}: choose {' or '.join(_PRECISIONS)}")
     precision = precision or default_precision(backend, cache_dir=cache_dir)
     if precision not in _PRECISIONS[backend]:
-        raise ModelError(f"{backend} computes in {', '.join(_PRECISIONS[backend])}, not {precision!r}")
+        able = [name for name, precisions in _PRECISIONS.items() if precision in precisions]
+        advice = f"; the backend {able[0]} does" if able else ""
+        raise ModelError(
+            f"{backend} computes in {', '.join(_PRECISIONS[backend])}, not {precision!r}{advice}"
+        )
     models = Path(cache_dir) / "models"
     versions = _versions(backend)
     known_path = models / "known" / f"{_spec_key(spec)}.json"
