@@ -32,7 +32,13 @@ USABLE = {
 }
 
 
-@pytest.mark.parametrize("name", USABLE)
+SLOW = {"timm:densenet121", "torchvision:densenet121", "torchvision:swin_t", "torchvision:efficientnet_b0"}
+"""Their kinds are shown by smaller ones; they run with `make soak`."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.soak] if name in SLOW else []) for name in USABLE]
+)
 def test_the_head_is_found_and_makes_the_networks_own_logits(name):
     size, dim = USABLE[name]
     spec = find_model(name)
