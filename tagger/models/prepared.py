@@ -113,12 +113,7 @@ class PreparedModel:
         Raises:
             ModelError: The cache was cleared meanwhile.
         """
-        try:
-            return {name: (self.folder / name).read_bytes() for name, _ in self.files}
-        except OSError as error:
-            raise ModelError(
-                f"the converted model is gone from the cache: {error}; start the run again"
-            ) from None
+        return {name: self._read(name) for name, _ in self.files}
 
     @property
     def head_sha256(self) -> str:
@@ -129,9 +124,20 @@ class PreparedModel:
         """Read the last layer's file, which `load_head` understands.
 
         Raises:
-            ModelError: The cache was cleared meanwhile.
+            ModelError: The cache was cleared meanwhile, or the file was altered.
         """
-        return self.payload()[HEAD_FILE]
+        data = self._read(HEAD_FILE)
+        if sha256(data) != self.head_sha256:
+            raise ModelError(f"the head of {self.name} in {self.folder} was altered")
+        return data
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise ModelError(
+                f"the converted model is gone from the cache: {error}; start the run again"
+            ) from None
 
 
 def default_backend(*, gpu: bool | None = None) -> Backend:
@@ -282,10 +288,7 @@ def load_head(source: PreparedModel | Mapping[str, bytes]) -> Head:
         ModelError: The file was altered.
     """
     if isinstance(source, PreparedModel):
-        payload = source.payload()
-        if sha256(payload[HEAD_FILE]) != source.head_sha256:
-            raise ModelError(f"the head of {source.name} in {source.folder} was altered")
-        return head_from_bytes(payload)
+        return head_from_bytes({HEAD_FILE: source.head()})
     return head_from_bytes(source)
 
 
