@@ -5,7 +5,9 @@
     │   ├── SourceError          no such bucket, empty prefix, bad manifest
     │   ├── ModelError           unknown model, missing or altered weights
     │   ├── TaxonomyError        a taxonomy file that cannot be used
-    │   └── CollectionError      another model, another format, not a collection
+    │   ├── CollectionError      another model, another format, not a collection
+    │   ├── IndexUnusable        no index, a damaged one, one of another model
+    │   └── QueryError           unknown image_id, tag or word; an embedding of another shape
     ├── RunError                 the operator starts the run again         (exit 1)
     │   ├── CollectionBusy       another run is writing
     │   ├── TakenOver            another run took this one's place
@@ -64,6 +66,14 @@ class TaxonomyError(UsageError):
 
 class CollectionError(UsageError):
     """The folder is not a collection, or was made by another model or format."""
+
+
+class IndexUnusable(UsageError):
+    """The collection has no index, or not one that may be served; `tagger index` makes another."""
+
+
+class QueryError(UsageError):
+    """A question that the index cannot answer as it was put: the caller changes it."""
 
 
 class RunError(TaggerError):

@@ -2,7 +2,7 @@
 
 from tagger.collection.checks import CheckResult, check
 from tagger.collection.config import Config, Tagging
-from tagger.collection.opening import Collection
+from tagger.collection.opening import Collection, read_taxonomy
 from tagger.collection.parts import Part, Receipt, part_name, rewrite_part, write_part
 from tagger.collection.retagging import Retagged, retag
 from tagger.collection.runs import RunRecord, new_run_id
@@ -27,6 +27,7 @@ __all__ = [
     "check",
     "new_run_id",
     "part_name",
+    "read_taxonomy",
     "retag",
     "rewrite_part",
     "write_part",

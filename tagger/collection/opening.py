@@ -173,18 +173,10 @@ class Collection:
         Raises:
             CollectionError: Its file is missing or was altered.
         """
-        from tagger.tags import Taxonomy
-
-        name, sha256 = self.config.tagging.taxonomy_file, self.config.tagging.taxonomy_sha256
+        name = self.config.tagging.taxonomy_file
         if name is None:
             raise CollectionError(f"{self.uri} was made without a taxonomy; name one with --taxonomy")
-        try:
-            data = self.store.read(name, max_bytes=_CONFIG_BYTES)
-        except ImageError as error:
-            raise CollectionError(f"{self.uri}/{name} cannot be read: {error.detail}") from None
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise CollectionError(f"{self.uri}/{name} is not the taxonomy that {CONFIG_NAME} names")
-        return Taxonomy.from_json(data.decode())
+        return read_taxonomy(self.store, name)
 
     def head(self) -> bytes | None:
         """Return the file of the model's last layer; None where the collection keeps none.
@@ -256,6 +248,27 @@ class Collection:
             self.config = now
             return
         raise RunError(f"{self.uri}/{CONFIG_NAME} keeps changing; another program writes it")
+
+
+def read_taxonomy(store: Store, name: str) -> Taxonomy:
+    """Return a taxonomy that a collection keeps.
+
+    Args:
+        store: The collection's root.
+        name: Where it is; the name holds its sha256.
+
+    Raises:
+        CollectionError: It is missing or was altered.
+    """
+    from tagger.tags import Taxonomy
+
+    try:
+        data = store.read(name, max_bytes=_CONFIG_BYTES)
+    except ImageError as error:
+        raise CollectionError(f"{store.uri}/{name} cannot be read: {error.detail}") from None
+    if f"{TAXONOMY_FOLDER}/{hashlib.sha256(data).hexdigest()}.json" != name:
+        raise CollectionError(f"{store.uri}/{name} is not the taxonomy that {CONFIG_NAME} names")
+    return Taxonomy.from_json(data.decode())
 
 
 def _read_config(store: Store) -> tuple[bytes, str | None] | None:

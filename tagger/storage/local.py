@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shutil
 import stat
 import time
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from tagger.storage.walk import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 _MISSING: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL)
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
@@ -104,6 +106,30 @@ class LocalStore(Store):
         except OSError as error:
             raise StoreUnavailable(f"{self.address(name)} cannot be written: {error.strerror}") from None
         return etag
+
+    def upload(self, name: str, path: Path) -> None:
+        target = self.path(name)
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120 - a path of bytes
+            temporary = _name_beside(target)
+            try:
+                try:
+                    os.link(path, temporary)
+                except OSError as error:
+                    if error.errno not in (*_NO_LINKS, errno.EXDEV):
+                        raise
+                    shutil.copyfile(path, temporary)
+                descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                os.replace(temporary, target)  # noqa: PTH105
+            finally:
+                _unlink(temporary)
+            _sync_folder(target)
+        except OSError as error:
+            raise StoreUnavailable(f"{self.address(name)} cannot be written: {error.strerror}") from None
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
@@ -230,8 +256,7 @@ def _read_all(descriptor: int, size_bytes: int) -> bytes:
 
 
 def _write_beside(target: bytes, data: bytes) -> tuple[bytes, str]:
-    folder = os.path.dirname(target)  # noqa: PTH120
-    temporary = os.path.join(folder, b".tagger-" + secrets.token_hex(8).encode() + b".tmp")  # noqa: PTH118
+    temporary = _name_beside(target)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         view = memoryview(data)
@@ -247,6 +272,11 @@ def _write_beside(target: bytes, data: bytes) -> tuple[bytes, str]:
         raise
     finally:
         os.close(descriptor)
+
+
+def _name_beside(target: bytes) -> bytes:
+    folder = os.path.dirname(target)  # noqa: PTH120
+    return os.path.join(folder, b".tagger-" + secrets.token_hex(8).encode() + b".tmp")  # noqa: PTH118
 
 
 def _sync_folder(target: bytes) -> None:

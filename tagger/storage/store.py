@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tagger.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+_PIECE_BYTES: Final = 16 << 20
+_DOWNLOAD_THREADS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,16 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def upload(self, name: str, path: Path) -> None:
+        """Write an object from a file that may not fit into memory, whole or not at all.
+
+        The file may be moved: it is the caller's temporary one, and is gone or of no use afterwards.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+    @abstractmethod
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; one that is missing already is no error.
 
@@ -122,6 +138,19 @@ class Store(ABC):
     def read(self, name: str, *, if_match: str | None = None, max_bytes: int | None = None) -> bytes:
         """Return an object's bytes; as `fetch`, without the etag."""
         return self.fetch(name, if_match=if_match, max_bytes=max_bytes)[0]
+
+    def download(self, name: str, path: Path, size_bytes: int) -> None:
+        """Write an object's first `size_bytes` bytes to a file, some pieces at a time. Raises as `fetch` does."""
+        starts = range(0, size_bytes, _PIECE_BYTES)
+        with path.open("wb") as file, ThreadPoolExecutor(_DOWNLOAD_THREADS) as pool:
+            file.truncate(size_bytes)
+
+            def piece(start: int) -> None:
+                data = self.read_range(name, start, min(_PIECE_BYTES, size_bytes - start))
+                os.pwrite(file.fileno(), data, start)
+
+            for _ in pool.map(piece, starts):
+                pass
 
     def exists(self, name: str) -> bool:
         """Tell whether an object is there. Raises as `fetch` does."""

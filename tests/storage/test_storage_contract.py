@@ -164,3 +164,27 @@ def test_a_pickled_store_opens_itself_again(store):
 def test_check_of_a_store_that_is_there(store):
     store.put("a", b"x")
     store.check()
+
+
+def test_a_file_goes_up_and_comes_down(store, tmp_path):
+    data = bytes(range(256)) * 100_000  # 25 MB: more than one piece
+    path = tmp_path / "large"
+    path.write_bytes(data)
+    store.upload("deep/large.bin", path)
+    assert names(store) == ["deep/large.bin"]
+    assert store.head("deep/large.bin").size_bytes == len(data)
+    back = tmp_path / "back"
+    store.download("deep/large.bin", back, len(data))
+    assert back.read_bytes() == data
+
+
+def test_an_empty_file_goes_up_and_comes_down(store, tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    store.upload("empty", tmp_path / "empty")
+    store.download("empty", tmp_path / "back", 0)
+    assert (tmp_path / "back").read_bytes() == store.read("empty") == b""
+
+
+def test_what_is_missing_does_not_come_down(store, tmp_path):
+    with pytest.raises(ImageError, match="not_found"):
+        store.download("nothing", tmp_path / "back", 10)

@@ -1,0 +1,297 @@
+"""Building an index from one version of the tags table; no image is read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tagger.collection import new_run_id
+from tagger.collection.checks import HEADS_FOLDER
+from tagger.index.codes import FLAT_MOST, Codes, plan_codes
+from tagger.index.files import put_file
+from tagger.index.filling import Filled, fill, no_rows, sample, scan
+from tagger.index.ids import IDS_NAME, write_ids
+from tagger.index.ids import SCHEMA as IDS_SCHEMA
+from tagger.index.manifest import FileEntry, Kind, Manifest, Segment
+from tagger.index.probe import QUERIES, Effort, Probe, choose_effort, exact_effort
+from tagger.index.words import COLUMNS, POSTINGS_NAME, WORDS_NAME, make_words, write_arrow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from tagger.collection import Collection, LivePart
+    from tagger.index.vectors import Slots
+    from tagger.storage import Store
+
+CODES_NAME: Final = "codes.faiss"
+PROBE_NAME: Final = "probe.arrow"
+
+_SEED: Final = 20_240
+_PQ_SHARE: Final = 0.4  # of this machine's memory that 8-bit codes may take
+_PARTITION_ROWS: Final = 1_000_000  # whose vectors wait on disk to be stored
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Parts of the table that one task puts into the index.
+
+    Attributes:
+        parts: Their paths.
+        rows: Rows in them, with those of failed images.
+    """
+
+    parts: tuple[str, ...]
+    rows: int
+
+
+@dataclass
+class Content:
+    """An index that is being made, before it is written.
+
+    Attributes:
+        rows: Facts and words of its images.
+        slots: Their slots, ascending, one for each row.
+        segments: Vector files, by slot.
+        entries: Their entries.
+        codes: None for `flat`.
+        probe: Queries with their exact neighbours.
+        spread: Mean squared distance from the centres of the lists.
+    """
+
+    rows: pa.Table
+    slots: Slots
+    segments: tuple[Segment, ...]
+    entries: tuple[FileEntry, ...]
+    codes: Codes | None
+    probe: Probe
+    spread: float
+
+
+def choose_kind(count: int, dim: int, memory_bytes: int) -> Kind:
+    """Choose how `count` vectors are searched.
+
+    Exactly while that takes a few milliseconds; then by 8-bit codes; by product-quantised ones where those
+    would take too much of the machine's memory.
+    """
+    if count <= FLAT_MOST:
+        return "flat"
+    return "ivf" if count * dim // 4 <= memory_bytes * _PQ_SHARE else "ivf-pq"
+
+
+def build(
+    collection: Collection,
+    *,
+    kind: Kind | None,
+    memory_bytes: int,
+    folder: Path,
+    fill_all: Any,
+    say: Callable[[str], None],
+    started: float | None = None,
+) -> Manifest:
+    """Make a version of the index from all tagged rows, and store its files; it is not served yet.
+
+    Args:
+        collection: Opened at the version of its table that the index is to show.
+        kind: How vectors are searched; None chooses by their number.
+        memory_bytes: Of this machine.
+        folder: For temporary files.
+        fill_all: Puts parts of the table into the index: that of `fill_here`, or of `parallel.fill_on_ray`.
+        say: Takes a line at a time for the person who waits.
+        started: When the work began, on the monotonic clock.
+    """
+    started = time.monotonic() if started is None else started
+    version = new_run_id()
+    dim = collection.config.dim
+    parts = collection.table.parts()
+    count = count_tagged(collection)
+    kind = kind or choose_kind(count, dim, memory_bytes)
+    codes, probe = None, Probe.of([], np.empty((0, dim), np.float32))
+    if kind != "flat" and count:
+        codes, probe = _train(collection, kind, count, parts, say)
+    say(f"reading {count:,} embeddings")
+    filled = list(fill_all(parts, codes, probe, version))
+    content = gather(filled, codes, probe)
+    if codes is None:
+        kind = "flat"
+    return write(
+        collection, content, kind=kind, version=version, trained_count=count if codes else 0, folder=folder,
+        started=started, say=say,
+    )
+
+
+def _train(
+    collection: Collection, kind: Kind, count: int, parts: list[LivePart], say: Callable[[str], None]
+) -> tuple[Codes, Probe]:
+    plan = plan_codes(kind, count)
+    queries = min(QUERIES, count // 10)
+    ids, vectors = sample(
+        collection.store, parts, plan.train_rows + queries, dim=collection.config.dim, seed=_SEED
+    )
+    order = np.random.default_rng(_SEED).permutation(len(ids))
+    held_out, rest = order[:queries], np.sort(order[queries:])
+    lists = plan.lists
+    while lists > 1 and lists * 40 > len(rest):  # fewer images than the table's rows promised
+        lists //= 2
+    say(f"training {lists:,} lists with {len(rest):,} embeddings")
+    codes = Codes.train(vectors[rest], replace(plan, lists=lists))
+    return codes, Probe.of([ids[place] for place in held_out], vectors[held_out].copy())
+
+
+def partitions(parts: Sequence[LivePart], rows: int) -> list[Partition]:
+    """Group parts of the table into partitions of about `rows` rows."""
+    groups: list[list[LivePart]] = []
+    room = 0
+    for part in parts:
+        if not groups or part.rows > room:
+            groups.append([])
+            room = rows
+        groups[-1].append(part)
+        room -= part.rows
+    return [Partition(tuple(part.path for part in group), sum(part.rows for part in group)) for group in groups]
+
+
+def fill_here(collection: Collection, folder: Path) -> Any:
+    """Return a function that fills an index in this process, one partition after the other."""
+
+    def fill_all(
+        parts: Sequence[LivePart], codes: Codes | None, probe: Probe, version: str
+    ) -> Iterator[Filled]:
+        start = 0
+        for partition in partitions(parts, _PARTITION_ROWS):
+            filled = fill(
+                collection.store,
+                scan(collection.table, partition.parts),
+                version=version,
+                start=start,
+                dim=collection.config.dim,
+                codes=codes,
+                probe=probe,
+                folder=folder,
+            )
+            start += filled.segment.rows
+            yield filled
+
+    return fill_all
+
+
+def gather(filled: Sequence[Filled], codes: Codes | None, probe: Probe) -> Content:
+    """Put partitions together: FAISS merges their lists, the probe keeps the nearest of all."""
+    for one in filled:
+        if codes is not None and one.codes is not None:
+            codes.merge(Codes.from_bytes(one.codes))
+        probe = probe.joined(one.probe)
+    rows = pa.concat_tables([no_rows(), *(one.rows for one in filled)])
+    slots = np.concatenate([np.empty(0, np.int64), *(one.slots for one in filled)])
+    spread = sum(one.spread for one in filled) / max(1, len(slots))
+    some = [one for one in filled if one.segment.rows]
+    return Content(
+        rows, slots, tuple(one.segment for one in some), tuple(one.entry for one in some), codes, probe, spread
+    )
+
+
+def write(
+    collection: Collection,
+    content: Content,
+    *,
+    kind: Kind,
+    version: str,
+    trained_count: int,
+    folder: Path,
+    started: float,
+    say: Callable[[str], None],
+    trained_spread: float | None = None,
+    drift: float = 1.0,
+) -> Manifest:
+    """Store the files of a version, and return its manifest.
+
+    Args:
+        collection: What it is of.
+        content: What is in it.
+        kind: How vectors are searched.
+        version: Its name.
+        trained_count: Images when it was trained.
+        folder: For temporary files.
+        started: When the work began, on the monotonic clock.
+        say: Takes a line at a time for the person who waits.
+        trained_spread: `Content.spread` of the images it was trained with; None where that is `content` itself.
+        drift: How far the newest images are from the centres of their lists, compared with that.
+    """
+    store, config = collection.store, collection.config
+    effort = exact_effort(content.probe)
+    if content.codes is not None:
+        effort = choose_effort(content.codes, content.probe)
+        say(f"recall@10 {effort.recall or 0:.3f} with {effort.nprobe} lists and {effort.depth} candidates")
+    entries = list(content.entries)
+
+    def keep(name: str, make: Callable[[Path], None]) -> None:
+        path = folder / name
+        make(path)
+        entries.append(put_file(store, version, path))
+        path.unlink(missing_ok=True)
+
+    words, postings = make_words(content.rows, content.slots)
+    facts = content.rows.drop_columns(list(COLUMNS)).append_column("slot", pa.array(content.slots, pa.int64()))
+    order = pc.sort_indices(facts.column("image_id"))
+    keep(IDS_NAME, lambda path: write_ids(path, facts.take(order).select(IDS_SCHEMA.names)))
+    keep(WORDS_NAME, lambda path: write_arrow(path, words.take(order)))
+    keep(POSTINGS_NAME, lambda path: write_arrow(path, postings))
+    if content.codes is not None:
+        data = content.codes.to_bytes()
+        keep(CODES_NAME, lambda path: data.tofile(path))
+        keep(PROBE_NAME, lambda path: write_arrow(path, content.probe.to_table()))
+    tagging = config.tagging
+    return Manifest(
+        version=version,
+        model_id=config.model_id,
+        model=config.model,
+        dim=config.dim,
+        kind=kind,
+        count=len(content.slots),
+        slots=sum(segment.rows for segment in content.segments),
+        table_version=collection.table.version,
+        serial=tagging.serial,
+        heads=heads_of(store),
+        taxonomy_file=tagging.taxonomy_file,
+        trained_count=trained_count,
+        trained_spread=content.spread if trained_spread is None else trained_spread,
+        drift=round(drift, 4),
+        nprobe=effort.nprobe,
+        depth=effort.depth,
+        recall_at_10=effort.recall,
+        recall_queries=effort.queries,
+        segments=content.segments,
+        files=tuple(entries),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def count_tagged(collection: Collection) -> int:
+    """Return how many images of the table have an embedding."""
+    if not collection.table.rows:
+        return 0
+    return sum(
+        int(pc.sum(pc.equal(batch.column("status"), "tagged")).as_py() or 0)
+        for batch in collection.table.scan(["status"], batch_rows=65_536)
+    )
+
+
+def heads_of(store: Store) -> str:
+    """Return a fingerprint of the taught heads, whose tags are among the words."""
+    found = sorted((info.name, info.etag or "") for page in store.list(f"{HEADS_FOLDER}/") for info in page)
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+
+
+def remove_files(store: Store, entries: Sequence[FileEntry], version: str) -> None:
+    """Remove what a version that will not be published has stored. Never raises: `clean` finds what is left."""
+    with contextlib.suppress(Exception):
+        store.delete([entry.key for entry in entries if entry.version == version])

@@ -1,0 +1,255 @@
+"""Short codes in inverted lists (FAISS): they find the candidates that exact vectors then rank.
+
+A code is not of the whole embedding. The embeddings of a CNN lie near a flat of far fewer dimensions, so they
+are projected on their principal axes first. That makes training, filling and searching several times cheaper,
+and what it loses in accuracy the exact ranking of the candidates gives back (measured in docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tagger.index.manifest import Kind
+    from tagger.index.vectors import Allowed, Floats, Slots
+
+FLAT_MOST: Final = 20_000
+"""Vectors that are searched exactly in 3 ms by one core of the slower machine of docs/benchmarks.md; above it
+time grows faster than their number, because they no longer fit into its caches."""
+
+TRAIN_PER_LIST: Final = 64
+"""Images that train the centre of one list: with more, recall did not grow."""
+
+_LEAST_PER_LIST: Final = 40  # FAISS asks for 39
+_MOST_LISTS: Final = 65_536
+_KEPT_VARIANCE: Final = 0.85
+_LEAST_CODE_DIM: Final = 32
+_CODE_STEP: Final = 32
+_PQ_DIMS_A_BYTE: Final = 4
+_ROUNDS: Final = 10  # of k-means
+_AXES_ROWS: Final = 32_768  # whose principal axes are computed
+
+
+@dataclass(frozen=True, slots=True)
+class CodesPlan:
+    """How codes are to be made.
+
+    Attributes:
+        kind: `ivf` or `ivf-pq`.
+        lists: Inverted lists.
+        train_rows: Images to train with.
+    """
+
+    kind: Kind
+    lists: int
+    train_rows: int
+
+
+def plan_codes(kind: Kind, count: int) -> CodesPlan:
+    """Choose the number of lists: a power of two near 2 √N, each with enough images to train its centre.
+
+    >>> [plan_codes("ivf", n).lists for n in (50, 20_000, 200_000, 1_000_000, 100_000_000)]
+    [1, 256, 1024, 2048, 16384]
+    """
+    lists = 2 ** round(math.log2(2 * math.sqrt(max(1, count))))
+    while lists > 1 and lists * _LEAST_PER_LIST > count:
+        lists //= 2
+    lists = min(lists, _MOST_LISTS)
+    return CodesPlan(kind, lists, min(count, max(lists * TRAIN_PER_LIST, _AXES_ROWS)))
+
+
+class Codes:
+    """An inverted file of codes, trained; filled slot by slot. Threads may search it together.
+
+    Args:
+        index: FAISS's `IndexPreTransform` of a projection and an inverted file.
+    """
+
+    def __init__(self, index: Any) -> None:
+        import faiss
+
+        self._index = index
+        self._ivf = faiss.extract_index_ivf(index)
+
+    @classmethod
+    def train(cls, sample: Floats, plan: CodesPlan) -> Codes:
+        """Train projection, lists and codes.
+
+        Args:
+            sample: Embeddings, shape (N, D), N at least 40 times the lists.
+            plan: How.
+        """
+        import faiss
+
+        projection, dim = _principal_axes(sample)
+        small = projection.apply(np.ascontiguousarray(sample))
+        coarse = faiss.IndexFlatL2(dim)
+        if plan.kind == "ivf-pq":
+            ivf = faiss.IndexIVFPQ(coarse, dim, plan.lists, dim // _PQ_DIMS_A_BYTE, 8)
+        else:
+            kind = faiss.ScalarQuantizer.QT_8bit
+            # Not of residuals: candidates are ranked exactly anyway, and a list's codes need no preparation.
+            ivf = faiss.IndexIVFScalarQuantizer(coarse, dim, plan.lists, kind, faiss.METRIC_L2, False)
+        ivf.cp.niter = _ROUNDS
+        ivf.cp.max_points_per_centroid = TRAIN_PER_LIST
+        ivf.cp.min_points_per_centroid = 1
+        ivf.train(small)
+        index = faiss.IndexPreTransform(projection, ivf)
+        projection.this.disown()
+        coarse.this.disown()
+        ivf.own_fields = True
+        ivf.this.disown()
+        index.own_fields = True
+        return cls(index)
+
+    @classmethod
+    def from_bytes(cls, data: npt.NDArray[np.uint8]) -> Codes:
+        """Read what `to_bytes` wrote; check its sha256 first.
+
+        Raises:
+            ValueError: It is not that.
+        """
+        import faiss
+
+        try:
+            index = faiss.deserialize_index(data)
+            index = faiss.downcast_index(index)
+            faiss.extract_index_ivf(index)
+        except RuntimeError as error:
+            raise ValueError(str(error).strip().rpartition("\n")[2]) from None
+        if not isinstance(index, faiss.IndexPreTransform):
+            raise ValueError("it is not a projection and an inverted file")
+        return cls(index)
+
+    def to_bytes(self) -> npt.NDArray[np.uint8]:
+        """Return it as the bytes of a file."""
+        import faiss
+
+        data: npt.NDArray[np.uint8] = faiss.serialize_index(self._index)
+        return data
+
+    @property
+    def faiss_index(self) -> Any:
+        """FAISS's own index, to compare with."""
+        return self._index
+
+    @property
+    def count(self) -> int:
+        """Images in it."""
+        return int(self._index.ntotal)
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return int(self._index.d)
+
+    @property
+    def lists(self) -> int:
+        """Inverted lists."""
+        return int(self._ivf.nlist)
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of one code."""
+        return int(self._ivf.code_size)
+
+    def empty_copy(self) -> Codes:
+        """Return a trained copy with no images, to be filled apart and merged."""
+        import faiss
+
+        copy = faiss.clone_index(self._index)
+        copy.reset()
+        return Codes(copy)
+
+    def add(self, vectors: Floats, slots: Slots) -> float:
+        """Add images.
+
+        Returns:
+            The sum of their squared distances from the centres of their lists.
+        """
+        if not len(slots):
+            return 0.0
+        small = self._index.chain.at(0).apply(np.ascontiguousarray(vectors, np.float32))
+        distances, lists = self._ivf.quantizer.search(small, 1)
+        self._add_core(small, slots, lists.reshape(-1))
+        return float(distances.sum(dtype=np.float64))
+
+    def _add_core(self, small: Floats, slots: Slots, lists: Slots) -> None:
+        import faiss
+
+        slots = np.ascontiguousarray(slots, np.int64)
+        lists = np.ascontiguousarray(lists, np.int64)
+        self._ivf.add_core(len(slots), faiss.swig_ptr(small), faiss.swig_ptr(slots), faiss.swig_ptr(lists))
+        self._index.ntotal = self._ivf.ntotal
+
+    def merge(self, other: Codes) -> None:
+        """Take over the images of a copy, whose slots are others; the copy is empty afterwards."""
+        self._ivf.merge_from(other._ivf, 0)  # noqa: SLF001 - of the same class
+        self._index.ntotal = self._ivf.ntotal
+
+    def remove(self, slots: Slots, n_slots: int) -> int:
+        """Remove images; returns how many were there."""
+        import faiss
+
+        flags = np.zeros(n_slots, np.bool_)
+        flags[slots] = True
+        bits = np.packbits(flags, bitorder="little")
+        removed = int(self._ivf.remove_ids(faiss.IDSelectorBitmap(bits)))
+        self._index.ntotal = self._ivf.ntotal
+        return removed
+
+    def slots(self) -> Slots:
+        """Return the slots of all images, in no order."""
+        import faiss
+
+        found = []
+        for number in range(self.lists):
+            size = self._ivf.invlists.list_size(number)
+            if size:
+                found.append(faiss.rev_swig_ptr(self._ivf.invlists.get_ids(number), size).copy())
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def candidates(self, queries: Floats, depth: int, *, nprobe: int, allowed: Allowed | None = None) -> Slots:
+        """Return the slots whose codes are nearest, shape (Q, depth); -1 where there are no more.
+
+        Args:
+            queries: Shape (Q, D).
+            depth: How many.
+            nprobe: Lists to look into.
+            allowed: Which slots count; all by default.
+        """
+        import faiss
+
+        selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
+        inner = faiss.SearchParametersIVF(nprobe=min(nprobe, self.lists), sel=selector)
+        outer = faiss.SearchParametersPreTransform(index_params=inner)
+        _, slots = self._index.search(queries, depth, params=outer)
+        return slots  # type: ignore[no-any-return]
+
+
+def _principal_axes(sample: Floats) -> tuple[Any, int]:
+    """Return FAISS's projection on the axes that keep most of the variance, and how many there are."""
+    import faiss
+
+    rows = sample[:: -(-len(sample) // _AXES_ROWS)]
+    centre = rows.mean(axis=0, dtype=np.float64)
+    spread = (rows - centre.astype(np.float32)).astype(np.float32)
+    values, axes = np.linalg.eigh((spread.T @ spread).astype(np.float64))
+    kept = np.cumsum(values[::-1]) / max(float(values.sum()), 1e-30)
+    needed = int(np.searchsorted(kept, _KEPT_VARIANCE)) + 1
+    d = sample.shape[1]
+    dim = min(d, max(_LEAST_CODE_DIM, -(-needed // _CODE_STEP) * _CODE_STEP))
+    if dim % _PQ_DIMS_A_BYTE:
+        dim = d  # tiny models: nothing to save
+    matrix = np.ascontiguousarray(axes[:, ::-1][:, :dim].T, np.float32)
+    projection = faiss.LinearTransform(d, dim, True)
+    faiss.copy_array_to_vector(matrix.ravel(), projection.A)
+    faiss.copy_array_to_vector(-(matrix @ centre.astype(np.float32)), projection.b)
+    projection.is_trained = True
+    return projection, dim

@@ -1,0 +1,200 @@
+"""ids.parquet: which image has which slot, and the facts about it that a search needs.
+
+Rows are sorted by image_id, so that an id is found by halving and equal contents make equal files.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tagger.errors import IndexUnusable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from tagger.index.vectors import Slots
+
+IDS_NAME: Final = "ids.parquet"
+
+FACTS: Final = ("etag", "tagged_at", "width_px", "height_px", "sha256", "phash")
+"""Columns of the tags table that are kept beside the id."""
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("slot", pa.int64(), nullable=False),
+        ("etag", pa.string()),
+        pa.field("tagged_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("sha256", pa.string()),
+        ("phash", pa.string()),
+    ]
+)
+
+_GROUP_ROWS: Final = 131_072
+_ENCODING: Final = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": ["tagged_at", "width_px", "height_px"],
+    "row_group_size": _GROUP_ROWS,
+    "store_schema": False,
+}
+
+
+def write_ids(path: Path, table: pa.Table) -> None:
+    """Write rows that are sorted by image_id."""
+    pq.write_table(table.cast(SCHEMA), path, **_ENCODING)
+
+
+def read_ids(data: npt.NDArray[np.uint8]) -> pa.Table:
+    """Read the file's bytes."""
+    return pq.read_table(io.BytesIO(memoryview(data)), schema=SCHEMA)
+
+
+class Ids:
+    """Image ids by slot, slots by image id; a place is a row of the file.
+
+    Args:
+        table: Rows as in the file.
+        n_slots: Slots of the index.
+
+    Raises:
+        IndexUnusable: Two rows have one slot, or one has none of them.
+    """
+
+    def __init__(self, table: pa.Table, n_slots: int) -> None:
+        self._table = table
+        self.slots: Slots = table.column("slot").to_numpy()
+        self._place_of = np.full(n_slots, -1, np.int32 if len(table) < 2**31 else np.int64)
+        within = len(self.slots) == 0 or (0 <= self.slots.min() and self.slots.max() < n_slots)
+        if within:
+            self._place_of[self.slots] = np.arange(len(self.slots))
+        if not within or np.count_nonzero(self._place_of >= 0) != len(self.slots):
+            raise IndexUnusable(
+                "the slots of ids.parquet are not those of the vectors: make the index again with "
+                "`tagger index --rebuild`"
+            )
+        ids = table.column("image_id").combine_chunks().cast(pa.large_string())
+        self._ids = ids if isinstance(ids, pa.Array) else pa.concat_arrays(ids.chunks)
+        buffers = self._ids.buffers()
+        self._offsets = np.frombuffer(buffers[1], np.int64, len(self._ids) + 1, self._ids.offset * 8)
+        self._text = memoryview(buffers[2] or b"")
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def find(self, image_id: str) -> int | None:
+        """Return the slot of an image, or None if it is not in the index."""
+        wanted = image_id.encode("utf-8", "surrogatepass")
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            if self._bytes(middle) < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        if low < len(self) and self._bytes(low) == wanted:
+            return int(self.slots[low])
+        return None
+
+    def find_all(self, image_ids: pa.Array | pa.ChunkedArray) -> Slots:
+        """Return the slots of many images; -1 for those that are not in the index."""
+        places = pc.index_in(image_ids.cast(pa.large_string()), value_set=self._ids)
+        if isinstance(places, pa.ChunkedArray):
+            places = places.combine_chunks()
+        found = places.fill_null(-1).to_numpy(zero_copy_only=False)
+        return np.where(found < 0, -1, self.slots[found]).astype(np.int64)
+
+    def places(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """Return the rows of slots; -1 for those of no image."""
+        return self._place_of[slots].astype(np.int64)
+
+    def image_ids(self, slots: Slots) -> list[str]:
+        """Return the ids of slots that have an image."""
+        found: list[str] = self.take_ids(slots).to_pylist()
+        return found
+
+    def take_ids(self, slots: Slots) -> pa.Array:
+        """Return the ids of slots that have an image, as an Arrow array."""
+        return self._ids.take(pa.array(self.places(slots)))
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column, in the order of the file."""
+        return self._table.column(name)
+
+    @cached_property
+    def phash(self) -> npt.NDArray[np.uint64]:
+        """Perceptual hashes by place; 0 where there is none, see `has_phash`."""
+        return _from_hex(self._table.column("phash"))
+
+    @cached_property
+    def has_phash(self) -> npt.NDArray[np.bool_]:
+        """Which places have a perceptual hash."""
+        found: npt.NDArray[np.bool_] = self._table.column("phash").is_valid().to_numpy()
+        return found
+
+    @cached_property
+    def content(self) -> npt.NDArray[np.uint64]:
+        """The first 64 bits of the sha256 by place: equal for equal bytes."""
+        return _from_hex(pc.utf8_slice_codeunits(self._table.column("sha256"), 0, 16))
+
+    def _bytes(self, place: int) -> bytes:
+        return bytes(self._text[self._offsets[place] : self._offsets[place + 1]])
+
+
+def _from_hex(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    """Turn 16 hexadecimal digits a row into numbers; 0 for null, and for what is not that long."""
+    fits = pc.fill_null(pc.equal(pc.binary_length(column), 16), False)
+    padded = pc.if_else(fits, column, "0" * 16)
+    text = "".join(padded.to_pylist())
+    raw = bytes.fromhex(text)
+    return np.frombuffer(raw, ">u8").astype(np.uint64)
+
+
+def sort_by_id(table: pa.Table) -> pa.Table:
+    """Return rows in the order of the file."""
+    return table.take(pc.sort_indices(table.column("image_id")))
+
+
+def changes(held: pa.Table, rows: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """Compare the index with the table, by image_id, etag and tagged_at.
+
+    Args:
+        held: Rows of ids.parquet.
+        rows: The table's tagged images: image_id, etag, tagged_at, and what else the caller needs.
+
+    Returns:
+        Positions in `rows` of images that are new or other than in the index, and positions in `held` of
+        images that are gone or other than in the table; both ascending.
+    """
+    import duckdb
+
+    left = held.select(["image_id", "etag", "tagged_at"]).append_column(
+        "place", pa.array(np.arange(len(held)))
+    )
+    right = rows.select(["image_id", "etag", "tagged_at"]).append_column(
+        "place", pa.array(np.arange(len(rows)))
+    )
+    same = (
+        "l.image_id = r.image_id AND l.etag IS NOT DISTINCT FROM r.etag AND l.tagged_at = r.tagged_at"
+    )
+    with duckdb.connect(":memory:", config={"autoinstall_known_extensions": False}) as database:
+        database.register("l", left)
+        database.register("r", right)
+        fresh = database.execute(f"SELECT place FROM r ANTI JOIN l ON {same} ORDER BY place")  # noqa: S608
+        fresh_places = fresh.to_arrow_table().column(0).combine_chunks()
+        gone = database.execute(f"SELECT place FROM l ANTI JOIN r ON {same} ORDER BY place")  # noqa: S608
+        gone_places = gone.to_arrow_table().column(0).combine_chunks()
+    return fresh_places, gone_places
+
+

@@ -1,0 +1,254 @@
+"""An index in memory, ready to be asked."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tagger.errors import IndexUnusable, QueryError
+from tagger.index.building import CODES_NAME
+from tagger.index.codes import FLAT_MOST, Codes
+from tagger.index.files import Shelf
+from tagger.index.filters import Filter, Vocabulary, admitted, slots_of
+from tagger.index.ids import IDS_NAME, Ids, read_ids
+from tagger.index.manifest import read_manifest, read_pointer
+from tagger.index.ranking import Ranking
+from tagger.index.vectors import Allowed, Vectors
+from tagger.index.words import POSTINGS_NAME, WORDS_NAME, Words, read_arrow
+from tagger.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tagger.collection import Collection
+    from tagger.index.manifest import Manifest
+    from tagger.index.vectors import Floats, Slots
+    from tagger.storage import Store
+    from tagger.tags import Taxonomy
+
+_KEPT_FILTERS: Final = 64  # of 125 KB for a million images
+
+
+class Index:
+    """One version of an index, verified and loaded; threads may search it together.
+
+    Use `open`. Vectors stay in mapped files; codes, ids and words are in memory.
+
+    Attributes:
+        manifest: What it is made of.
+        ids: Image ids and facts by slot.
+        words: Tags, categories and colours by image and by word.
+        vocabulary: The words that may be asked for.
+        vectors: Exact vectors by slot.
+        codes: What finds candidates; None where every query looks at every vector.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        ids: Ids,
+        words: Words,
+        vocabulary: Vocabulary,
+        vectors: Vectors,
+        codes: Codes | None,
+        cpus: int,
+    ) -> None:
+        self.manifest = manifest
+        self.ids = ids
+        self.words = words
+        self.vocabulary = vocabulary
+        self.vectors = vectors
+        self.codes = codes
+        self._cpus = cpus
+        self._filters: OrderedDict[Filter, Allowed | None] = OrderedDict()
+        self._lock = threading.Lock()
+        every = np.sort(ids.slots)
+        self._alive = None if len(every) == manifest.slots else Allowed.of(every, manifest.slots)
+
+    @classmethod
+    def open(cls, collection: Collection, settings: Settings | None = None) -> Index:
+        """Open the version that is served. Every file is checked before it is used.
+
+        Args:
+            collection: Whose index.
+            settings: What the environment says; read if not given.
+
+        Raises:
+            IndexUnusable: There is none, a file is missing or altered, or it is of another model.
+            StoreUnavailable: The store does not answer.
+        """
+        settings = settings or load_settings()
+        store = collection.store
+        pointer = read_pointer(store)
+        if pointer is None:
+            raise IndexUnusable(f"{collection.uri} has no index yet: `tagger index {collection.uri}` makes one")
+        manifest = read_manifest(store, pointer)
+        manifest.require_model(collection.config.model_id, collection.config.dim, collection.uri)
+        shelf = Shelf(store, settings.cache_dir)
+        halves = shelf.open_joined([manifest.file(segment.file) for segment in manifest.segments])
+        if len(halves) != manifest.slots * manifest.dim * 2:
+            raise _contradiction(collection, "the vector files have another size than index.json says")
+        try:
+            ids = Ids(read_ids(shelf.open(manifest.file(IDS_NAME))), manifest.slots)
+            words = Words(
+                read_arrow(shelf.open(manifest.file(WORDS_NAME))),
+                read_arrow(shelf.open(manifest.file(POSTINGS_NAME))),
+            )
+            codes = None
+            if manifest.kind != "flat":
+                codes = Codes.from_bytes(shelf.open(manifest.file(CODES_NAME)))
+        except (ValueError, OSError, KeyError) as error:  # whole, and yet not what this release wrote
+            raise _contradiction(collection, str(error)) from None
+        if not len(ids) == words.rows == manifest.count == (manifest.count if codes is None else codes.count):
+            raise _contradiction(collection, "its files have different numbers of images")
+        if codes is not None and (
+            codes.dim != manifest.dim or not np.array_equal(np.sort(codes.slots()), np.sort(ids.slots))
+        ):
+            raise _contradiction(collection, "codes.faiss is not of these images")
+        shelf.tidy(manifest.files)
+        vectors = Vectors(halves.view(np.float16).reshape(manifest.slots, manifest.dim))
+        return cls(
+            manifest,
+            ids=ids,
+            words=words,
+            vocabulary=Vocabulary(words, _taxonomy(store, manifest)),
+            vectors=vectors,
+            codes=codes,
+            cpus=settings.cpus,
+        )
+
+    @property
+    def count(self) -> int:
+        """Images in the index."""
+        return self.manifest.count
+
+    def slot(self, image_id: str) -> int:
+        """Return the slot of an image.
+
+        Raises:
+            QueryError: It is not in the index.
+        """
+        found = self.ids.find(image_id)
+        if found is None:
+            raise QueryError(
+                f"there is no image {image_id!r} in the index: it failed, is not in the collection, or was "
+                "tagged after the last `tagger index`"
+            )
+        return found
+
+    def query(self, embedding: npt.ArrayLike) -> Floats:
+        """Return an embedding as a query, shape (1, D), with length 1.
+
+        Raises:
+            QueryError: It has another shape, or holds a NaN, an infinity or only zeros.
+        """
+        try:
+            vector = np.asarray(embedding, np.float64).reshape(1, -1) if np.ndim(embedding) == 1 else None
+        except (ValueError, TypeError):
+            vector = None
+        if vector is None or vector.shape[1] != self.manifest.dim:
+            raise QueryError(
+                f"an embedding of this collection is a list of {self.manifest.dim} numbers, as its model "
+                f"{self.manifest.model} makes them; this is another one"
+            )
+        norm = float(np.linalg.norm(vector))
+        if not 0 < norm < math.inf:
+            raise QueryError("the embedding holds a NaN, an infinity, or nothing but zeros")
+        return (vector / norm).astype(np.float32)
+
+    def allowed(self, asked: Filter) -> Allowed | None:
+        """Return the slots a filter admits; None where it admits all, and every slot has an image.
+
+        Raises:
+            QueryError: It names an unknown word or colour.
+        """
+        if asked.is_empty:
+            return self._alive
+        with self._lock:
+            if asked in self._filters:
+                self._filters.move_to_end(asked)
+                return self._filters[asked]
+        found = Allowed.of(slots_of(admitted(asked, self.words, self.vocabulary, self.ids)), self.manifest.slots)
+        with self._lock:
+            self._filters[asked] = found
+            while len(self._filters) > _KEPT_FILTERS:
+                self._filters.popitem(last=False)
+        return found
+
+    def ranking(self, query: Floats, asked: Filter = Filter()) -> Ranking:  # noqa: B008 - frozen
+        """Return all images by their similarity to a query, to be read as far as needed.
+
+        Args:
+            query: From `query`, or a row of `vectors.take`; shape (1, D).
+            asked: Which images may be found.
+        """
+        return Ranking(self, query, self.allowed(asked))
+
+    def nearest(self, queries: Floats, k: int, allowed: Allowed | None = None) -> tuple[Floats, Slots]:
+        """Answer many queries at once, on all cores.
+
+        Args:
+            queries: Shape (Q, D).
+            k: Matches a query.
+            allowed: From `allowed`.
+
+        Returns:
+            Scores and slots, each of shape (Q, k), best first; slot -1 where there are no more.
+        """
+        import faiss
+
+        faiss.omp_set_num_threads(self._cpus)
+        queries = np.ascontiguousarray(queries, np.float32)
+        if self.is_exact(allowed):
+            return self.vectors.top(queries, k, allowed or self._alive)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        slots = np.full((len(queries), k), -1, np.int64)
+        for row, found in enumerate(self.candidates(queries, k, allowed)):
+            best, which = self.vectors.rank(queries[row : row + 1], found[found >= 0])
+            scores[row, : len(best)], slots[row, : len(best)] = best[:k], which[:k]
+        return scores, slots
+
+    def is_exact(self, allowed: Allowed | None) -> bool:
+        """Tell whether a search looks at every vector that it may answer with."""
+        return self.codes is None or (allowed is not None and allowed.count <= FLAT_MOST)
+
+    def candidates(self, queries: Floats, k: int, allowed: Allowed | None) -> Slots:
+        """Return candidates for the best `k`, shape (Q, any); -1 where there are no more.
+
+        The fewer images a filter keeps, the more lists are looked into, so that as many codes are compared as
+        without one.
+        """
+        assert self.codes is not None
+        allowed = allowed or self._alive
+        share = 1.0 if allowed is None else allowed.count / max(1, self.count)
+        depth = min(self.depth(k), self.count)
+        nprobe = math.ceil(self.manifest.nprobe * max(1.0, depth / self.manifest.depth) / max(share, 1e-6))
+        while True:
+            nprobe = min(nprobe, self.codes.lists)
+            found = self.codes.candidates(queries, depth, nprobe=nprobe, allowed=allowed)
+            enough = min(depth, self.count if allowed is None else allowed.count)
+            if nprobe == self.codes.lists or int((found[:, enough - 1] >= 0).all()):
+                return found
+            nprobe *= 4
+
+    def depth(self, k: int) -> int:
+        """Return how many candidates are ranked for the best `k`."""
+        return max(self.manifest.depth, 2 * k)
+
+
+def _taxonomy(store: Store, manifest: Manifest) -> Taxonomy | None:
+    """Return the taxonomy that the index's words were made with; a later retag has another one."""
+    from tagger.collection import read_taxonomy
+
+    return None if manifest.taxonomy_file is None else read_taxonomy(store, manifest.taxonomy_file)
+
+
+def _contradiction(collection: Collection, what: str) -> IndexUnusable:
+    return IndexUnusable(
+        f"the index of {collection.uri} contradicts itself ({what}): make it again with `tagger index --rebuild`"
+    )

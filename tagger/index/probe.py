@@ -1,0 +1,203 @@
+"""Held-out queries with their exact neighbours: how an index that is not exact knows its recall.
+
+Some images of the collection, none of which the index was trained with, are its queries; an image is never
+counted as its own neighbour. While a build streams the table, each batch is also compared with them exactly,
+which costs one matrix product. They are kept with the index, so that an update only has to compare what is new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+
+from tagger.index.vectors import merge_top
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from tagger.index.codes import Codes
+    from tagger.index.vectors import Floats, Slots
+
+QUERIES: Final = 256
+K: Final = 10
+KEPT: Final = 40
+"""Neighbours kept a query: so many may go before the ten nearest are no longer known."""
+
+TARGET: Final = 0.95
+_MARGIN: Final = 0.01  # of 2,560 neighbours a share of .95 has a standard error of .004
+_DEPTHS: Final = (100, 1600)  # from, and as far as is tried at first
+_CODE_NS_A_BYTE: Final = 0.15  # measured: docs/benchmarks.md
+_RANK_NS: Final = 1000.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Queries and their nearest images, exactly.
+
+    Attributes:
+        image_ids: Which images the queries are, Q of them.
+        vectors: Their embeddings, shape (Q, D).
+        scores: Of their nearest images so far, shape (Q, at most KEPT), best first.
+        slots: Where those are; -1 where there are no more.
+    """
+
+    image_ids: tuple[str, ...]
+    vectors: Floats
+    scores: Floats
+    slots: Slots
+
+    @classmethod
+    def of(cls, image_ids: Sequence[str], vectors: Floats) -> Probe:
+        """Return queries that have not been compared with anything."""
+        n = len(image_ids)
+        return cls(
+            tuple(image_ids), vectors, np.empty((n, 0), np.float32), np.empty((n, 0), np.int64)
+        )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def compared(self, image_ids: Sequence[str], vectors: Floats, slots: Slots) -> Probe:
+        """Return the probe after it was compared with more images."""
+        if not len(self) or not len(slots):
+            return self
+        scores = self.vectors @ vectors.T
+        mine = {image_id: place for place, image_id in enumerate(self.image_ids)}
+        for column, image_id in enumerate(image_ids):
+            if image_id in mine:
+                scores[mine[image_id], column] = -np.inf
+        keep = min(KEPT, len(slots))
+        places = np.argpartition(-scores, keep - 1, axis=1)[:, :keep]
+        best = np.take_along_axis(scores, places, axis=1)
+        found = np.where(np.isneginf(best), -1, slots[places])
+        return self._merged(best, found)
+
+    def joined(self, other: Probe) -> Probe:
+        """Return the same queries with the neighbours that two of their comparisons found."""
+        return self._merged(other.scores, other.slots)
+
+    def without(self, dead: npt.NDArray[np.bool_]) -> Probe:
+        """Return the probe without the images that are gone, and without queries that know too few others.
+
+        Args:
+            dead: By slot.
+        """
+        gone = (self.slots >= 0) & dead[self.slots]
+        scores = np.where(gone, -np.inf, self.scores)
+        enough = ~gone.any(axis=1) | ((~gone & (self.slots >= 0)).sum(axis=1) >= K)
+        order = np.argsort(-scores[enough], axis=1, kind="stable")
+        slots = np.where(gone, -1, self.slots)[enough]
+        return Probe(
+            tuple(np.array(self.image_ids, object)[enough]),
+            self.vectors[enough],
+            np.take_along_axis(scores[enough], order, axis=1),
+            np.take_along_axis(slots, order, axis=1),
+        )
+
+    def _merged(self, scores: Floats, slots: Slots) -> Probe:
+        best, found = merge_top(self.scores, self.slots, scores, slots, KEPT)
+        return Probe(self.image_ids, self.vectors, best, found)
+
+    def to_table(self) -> pa.Table:
+        """Return it as the table that the index keeps."""
+
+        def rows(values: npt.NDArray[np.generic], kind: pa.DataType) -> pa.Array:
+            flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind)
+            return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+        return pa.table(
+            {
+                "image_id": pa.array(self.image_ids, pa.string()),
+                "vector": rows(self.vectors.astype(np.float16), pa.float16()),
+                "scores": rows(self.scores, pa.float32()),
+                "slots": rows(self.slots, pa.int64()),
+            }
+        )
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Probe:
+        """Read what `to_table` wrote."""
+
+        def matrix(name: str) -> npt.NDArray[np.generic]:
+            column = table.column(name).combine_chunks()
+            flat = column.flatten().to_numpy(zero_copy_only=False)
+            return flat.reshape(len(column), column.type.list_size)
+
+        return cls(
+            tuple(table.column("image_id").to_pylist()),
+            matrix("vector").astype(np.float32),
+            matrix("scores").astype(np.float32),
+            matrix("slots").astype(np.int64),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard a search tries, and what that achieves.
+
+    Attributes:
+        nprobe: Lists looked into.
+        depth: Candidates ranked exactly for the first results.
+        recall: Share of the ten exact neighbours that were found.
+        queries: Queries it was measured with.
+    """
+
+    nprobe: int
+    depth: int
+    recall: float | None
+    queries: int
+
+
+def exact_effort(probe: Probe) -> Effort:
+    """Return the effort of a search that looks at everything."""
+    return Effort(0, 0, 1.0, len(probe))
+
+
+def choose_effort(codes: Codes, probe: Probe) -> Effort:
+    """Return the cheapest effort whose recall is at least `TARGET`.
+
+    What is measured is `TARGET` and a margin, so that other queries have it too.
+    """
+    known = int((probe.slots[:, :K] >= 0).sum())
+    if not known:
+        return Effort(codes.lists, _DEPTHS[-1], None, 0)
+    deepest = _DEPTHS[-1]
+    while True:
+        found = _cheapest(codes, probe, known, deepest)
+        if found is not None:
+            return found
+        if deepest >= codes.count:  # every image is ranked exactly: nothing is missing
+            return Effort(codes.lists, codes.count, 1.0, len(probe))
+        deepest *= 8
+
+
+def _cheapest(codes: Codes, probe: Probe, known: int, deepest: int) -> Effort | None:
+    depths = [_DEPTHS[0] << n for n in range(32) if _DEPTHS[0] << n <= deepest]
+    wanted = np.sort(probe.slots[:, :K], axis=1)
+    best: tuple[float, Effort] | None = None
+    nprobe = 1
+    while True:
+        scan_ns = codes.count * nprobe / codes.lists * codes.code_bytes * _CODE_NS_A_BYTE
+        if best and scan_ns + depths[0] * _RANK_NS >= best[0]:
+            return best[1]
+        # One more, because the image itself is among its candidates.
+        candidates = codes.candidates(probe.vectors, deepest + 1, nprobe=nprobe)
+        for depth in depths:
+            hits = sum(
+                int(np.isin(mine[mine >= 0], seen[: depth + 1]).sum())
+                for mine, seen in zip(wanted, candidates, strict=True)
+            )
+            recall = hits / known
+            if recall >= TARGET + _MARGIN:
+                cost = scan_ns + depth * _RANK_NS
+                if best is None or cost < best[0]:
+                    best = (cost, Effort(nprobe, depth, recall, len(probe)))
+                break
+        if nprobe == codes.lists:
+            return best[1] if best else None
+        nprobe = min(2 * nprobe, codes.lists)

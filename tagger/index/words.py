@@ -1,0 +1,223 @@
+"""The words of every image: tags, categories and colours, by image and by word.
+
+`words.arrow` has a row an image, in the order of ids.parquet, for what a match shows. `postings.arrow` has a row
+a word: a roaring bitmap of the slots that have it and their scores in the order of the slots, for filters and
+for queries by tag. Both are made again without a vector when tags change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tagger.collection.schema import SCHEMA as TABLE_SCHEMA
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+    from pyroaring import BitMap
+
+    from tagger.index.ids import Ids
+    from tagger.index.vectors import Floats, Slots
+
+WORDS_NAME: Final = "words.arrow"
+POSTINGS_NAME: Final = "postings.arrow"
+
+TAG, CATEGORY, COLOR = "tag", "category", "color"
+COLUMNS: Final = {"tags": (TAG, "tag", "score"), "categories": (CATEGORY, "tag", "score"),
+                  "colors": (COLOR, "name", "fraction")}
+"""Columns of the tags table: the kind of their words, and the fields that hold a word and its score."""
+
+_WORD: Final = pa.struct([pa.field("word", pa.int32(), nullable=False), pa.field("score", pa.float32(), nullable=False)])
+WORDS_SCHEMA: Final = pa.schema([pa.field(name, pa.list_(_WORD), nullable=False) for name in COLUMNS])
+POSTINGS_SCHEMA: Final = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("word", pa.string(), nullable=False),
+        pa.field("bitmap", pa.binary(), nullable=False),
+        pa.field("scores", pa.large_list(pa.float32()), nullable=False),
+    ]
+)
+
+
+def make_words(rows: pa.Table, slots: Slots) -> tuple[pa.Table, pa.Table]:
+    """Turn the words of the tags table into the two tables of an index.
+
+    Args:
+        rows: Columns `tags`, `categories`, `colors` of the images.
+        slots: Of the same images, ascending.
+
+    Returns:
+        Tables of `WORDS_SCHEMA`, in the order of `rows`, and of `POSTINGS_SCHEMA`.
+    """
+    lists: list[pa.Array] = []
+    postings: list[pa.Table] = []
+    first = 0
+    for name, (kind, word, score) in COLUMNS.items():
+        column = rows.column(name).combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        flat = column.flatten()
+        texts, scores = flat.field(word), flat.field(score).to_numpy(zero_copy_only=False)
+        vocabulary = pc.unique(texts).sort()
+        numbers = pc.index_in(texts, value_set=vocabulary).to_numpy(zero_copy_only=False)
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        lists.append(_lists(numbers + first, scores, lengths))
+        postings.append(_postings(kind, vocabulary, numbers, np.repeat(slots, lengths), scores))
+        first += len(vocabulary)
+    words = pa.Table.from_arrays(lists, schema=WORDS_SCHEMA)
+    return words, pa.concat_tables(postings)
+
+
+def _lists(numbers: npt.NDArray[Any], scores: Floats, lengths: npt.NDArray[Any]) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    values = pa.StructArray.from_arrays(
+        [pa.array(numbers, pa.int32()), pa.array(scores, pa.float32())], fields=list(_WORD)
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets), values, type=WORDS_SCHEMA.field(0).type)
+
+
+def _postings(
+    kind: str, vocabulary: pa.Array, numbers: npt.NDArray[Any], slots: Slots, scores: Floats
+) -> pa.Table:
+    from pyroaring import BitMap
+
+    small = numbers.astype(np.uint16) if len(vocabulary) < 2**16 else numbers  # which sorts by radix
+    order = np.argsort(small, kind="stable")
+    ends = np.cumsum(np.bincount(numbers, minlength=len(vocabulary)))
+    starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+    by_word = slots[order].astype(np.uint32)
+    bitmaps = [
+        BitMap(by_word[start:end]).serialize() for start, end in zip(starts, ends, strict=True)
+    ]
+    offsets = pa.array(np.concatenate([[0], ends]).astype(np.int64))
+    return pa.Table.from_arrays(
+        [
+            pa.array([kind] * len(vocabulary), pa.string()),
+            vocabulary.cast(pa.string()),
+            pa.array(bitmaps, pa.binary()),
+            pa.LargeListArray.from_arrays(offsets, pa.array(scores[order], pa.float32())),
+        ],
+        schema=POSTINGS_SCHEMA,
+    )
+
+
+def spell_words(words: pa.Table, postings: pa.Table) -> pa.Table:
+    """Turn rows of words.arrow back into columns of the tags table; `source` is not kept, and null."""
+    vocabulary = postings.column("word").combine_chunks()
+    columns = {}
+    for name, (_, word, score) in COLUMNS.items():
+        column = words.column(name).combine_chunks()
+        flat = column.flatten()
+        fields = {word: vocabulary.take(flat.field("word")), score: flat.field("score")}
+        kind = TABLE_SCHEMA.field(name).type
+        values = [
+            fields[field.name] if field.name in fields else pa.nulls(len(flat), field.type)
+            for field in kind.value_type
+        ]
+        offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(column).to_numpy(zero_copy_only=False))])
+        columns[name] = pa.ListArray.from_arrays(
+            pa.array(offsets.astype(np.int32)), pa.StructArray.from_arrays(values, fields=list(kind.value_type))
+        ).cast(kind)
+    return pa.table(columns)
+
+
+def write_arrow(path: Path, table: pa.Table) -> None:
+    """Write a table as an Arrow file that can be mapped."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+
+
+def read_arrow(data: npt.NDArray[np.uint8]) -> pa.Table:
+    """Read an Arrow file in memory; columns lie where the file lies."""
+    return pa.ipc.open_file(pa.py_buffer(data)).read_all().combine_chunks()
+
+
+@dataclass(frozen=True)
+class Posting:
+    """One word.
+
+    Attributes:
+        bitmap: Slots that have it.
+        scores: Of each slot, in the order of the slots.
+    """
+
+    bitmap: BitMap
+    scores: Floats
+
+    @property
+    def slots(self) -> Slots:
+        """Slots that have it, ascending."""
+        return np.frombuffer(self.bitmap.to_array(), np.uint32).astype(np.int64)
+
+    def at_least(self, score: float) -> BitMap:
+        """Return the slots that have it with at least this score."""
+        from pyroaring import BitMap
+
+        if score <= 0:
+            return self.bitmap
+        return BitMap(self.slots[self.scores >= np.float32(score)].astype(np.uint32))
+
+
+class Words:
+    """The words of an index; threads may share it.
+
+    Args:
+        words: Rows of words.arrow.
+        postings: Rows of postings.arrow.
+    """
+
+    def __init__(self, words: pa.Table, postings: pa.Table) -> None:
+        self._rows = {name: words.column(name).chunk(0) if len(words) else None for name in COLUMNS}
+        self._vocabulary: list[str] = postings.column("word").to_pylist()
+        self._bitmaps = postings.column("bitmap")
+        self._scores = postings.column("scores")
+        self.rows = len(words)
+        kinds = postings.column("kind").to_pylist()
+        self._number = {pair: row for row, pair in enumerate(zip(kinds, self._vocabulary, strict=True))}
+        self._open: dict[int, Posting] = {}
+
+    def posting(self, kind: str, word: str) -> Posting | None:
+        """Return the images that have a word; None if there are none."""
+        from pyroaring import BitMap
+
+        number = self._number.get((kind, word))
+        if number is None:
+            return None
+        found = self._open.get(number)
+        if found is None:
+            bitmap = BitMap.deserialize(self._bitmaps[number].as_py())
+            scores = self._scores[number].values.to_numpy(zero_copy_only=False)
+            found = self._open[number] = Posting(bitmap, scores)
+        return found
+
+    def words(self, kind: str) -> dict[str, int]:
+        """Return the words of a kind, and how many images have each."""
+        return {
+            word: len(self._scores[number]) for (of, word), number in self._number.items() if of == kind
+        }
+
+    def shown(self, ids: Ids, slots: Slots) -> list[dict[str, list[dict[str, Any]]]]:
+        """Return tags, categories and colours of some images, best first, as the tags table has them."""
+        places = pa.array(ids.places(slots))
+        columns = {}
+        for name, (_, word, score) in COLUMNS.items():
+            column = self._rows[name]
+            lists = [] if column is None else column.take(places).to_pylist()
+            columns[name] = [
+                [{word: self._vocabulary[one["word"]], score: round(one["score"], 4)} for one in of_image]
+                for of_image in lists
+            ]
+        return [{name: columns[name][n] for name in columns} for n in range(len(slots))]
+
+    @cached_property
+    def popular_words(self) -> list[tuple[str, int]]:
+        """Tags and categories with how many images have them, most first."""
+        counts = [*self.words(TAG).items(), *self.words(CATEGORY).items()]
+        return sorted(counts, key=lambda pair: (-pair[1], pair[0]))
