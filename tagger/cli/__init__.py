@@ -27,6 +27,9 @@ _MODULES = {
     "failures": "tagger.cli.inspect",
     "check": "tagger.cli.inspect",
     "report": "tagger.cli.inspect",
+    "index": "tagger.cli.index",
+    "search": "tagger.cli.search",
+    "recommend": "tagger.cli.search",
     "models": "tagger.cli.inspect",
 }
 

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tagger.collection.config import CONFIG_NAME, MODEL_FOLDER, TAXONOMY_FOLDER, Config, taxonomy_name
 from tagger.collection.lease import TTL_S
@@ -72,7 +72,7 @@ class Collection:
         *,
         taxonomy: Taxonomy | None = None,
         head: Callable[[], bytes] | None = None,
-    ) -> Collection:
+    ) -> Self:
         """Open the collection at `uri`, or make it when the folder is new or empty.
 
         Args:
@@ -109,7 +109,7 @@ class Collection:
         return cls(store, held.in_force(table.serial), table)
 
     @classmethod
-    def find(cls, uri: str, config: Config, options: StorageOptions | None = None) -> Collection | None:
+    def find(cls, uri: str, config: Config, options: StorageOptions | None = None) -> Self | None:
         """Do as `create_or_open` does, but make nothing: None where it would make a collection.
 
         Raises:
@@ -127,7 +127,7 @@ class Collection:
         return cls.open(uri, options)
 
     @classmethod
-    def open(cls, uri: str, options: StorageOptions | None = None) -> Collection:
+    def open(cls, uri: str, options: StorageOptions | None = None) -> Self:
         """Open an existing collection at its newest version.
 
         Raises:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +22,10 @@ from tagger.index.filling import Filled, fill, no_rows, sample, scan
 from tagger.index.ids import IDS_NAME, write_ids
 from tagger.index.ids import SCHEMA as IDS_SCHEMA
 from tagger.index.manifest import FileEntry, Kind, Manifest, Segment
-from tagger.index.probe import QUERIES, Effort, Probe, choose_effort, exact_effort
+from tagger.index.probe import QUERIES, Probe, choose_effort, exact_effort
 from tagger.index.words import COLUMNS, POSTINGS_NAME, WORDS_NAME, make_words, write_arrow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tagger.collection import Collection, LivePart
@@ -38,6 +38,10 @@ PROBE_NAME: Final = "probe.arrow"
 _SEED: Final = 20_240
 _PQ_SHARE: Final = 0.4  # of this machine's memory that 8-bit codes may take
 _PARTITION_ROWS: Final = 1_000_000  # whose vectors wait on disk to be stored
+
+
+FillAll = Callable[[Sequence["LivePart"], "Codes | None", Probe, str], Iterator[Filled]]
+"""Puts parts of the table into an index: (parts, codes or None, queries to compare with, version)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ def build(
     kind: Kind | None,
     memory_bytes: int,
     folder: Path,
-    fill_all: Any,
+    fill_all: FillAll,
     say: Callable[[str], None],
     started: float | None = None,
 ) -> Manifest:
@@ -123,8 +127,14 @@ def build(
     if codes is None:
         kind = "flat"
     return write(
-        collection, content, kind=kind, version=version, trained_count=count if codes else 0, folder=folder,
-        started=started, say=say,
+        collection,
+        content,
+        kind=kind,
+        version=version,
+        trained_count=count if codes else 0,
+        folder=folder,
+        started=started,
+        say=say,
     )
 
 
@@ -156,10 +166,12 @@ def partitions(parts: Sequence[LivePart], rows: int) -> list[Partition]:
             room = rows
         groups[-1].append(part)
         room -= part.rows
-    return [Partition(tuple(part.path for part in group), sum(part.rows for part in group)) for group in groups]
+    return [
+        Partition(tuple(part.path for part in group), sum(part.rows for part in group)) for group in groups
+    ]
 
 
-def fill_here(collection: Collection, folder: Path) -> Any:
+def fill_here(collection: Collection, folder: Path) -> FillAll:
     """Return a function that fills an index in this process, one partition after the other."""
 
     def fill_all(
@@ -194,7 +206,13 @@ def gather(filled: Sequence[Filled], codes: Codes | None, probe: Probe) -> Conte
     spread = sum(one.spread for one in filled) / max(1, len(slots))
     some = [one for one in filled if one.segment.rows]
     return Content(
-        rows, slots, tuple(one.segment for one in some), tuple(one.entry for one in some), codes, probe, spread
+        rows,
+        slots,
+        tuple(one.segment for one in some),
+        tuple(one.entry for one in some),
+        codes,
+        probe,
+        spread,
     )
 
 
@@ -222,7 +240,7 @@ def write(
         folder: For temporary files.
         started: When the work began, on the monotonic clock.
         say: Takes a line at a time for the person who waits.
-        trained_spread: `Content.spread` of the images it was trained with; None where that is `content` itself.
+        trained_spread: `Content.spread` of the images it was trained with; None for those of `content`.
         drift: How far the newest images are from the centres of their lists, compared with that.
     """
     store, config = collection.store, collection.config
@@ -239,14 +257,16 @@ def write(
         path.unlink(missing_ok=True)
 
     words, postings = make_words(content.rows, content.slots)
-    facts = content.rows.drop_columns(list(COLUMNS)).append_column("slot", pa.array(content.slots, pa.int64()))
+    facts = content.rows.drop_columns(list(COLUMNS)).append_column(
+        "slot", pa.array(content.slots, pa.int64())
+    )
     order = pc.sort_indices(facts.column("image_id"))
     keep(IDS_NAME, lambda path: write_ids(path, facts.take(order).select(IDS_SCHEMA.names)))
     keep(WORDS_NAME, lambda path: write_arrow(path, words.take(order)))
     keep(POSTINGS_NAME, lambda path: write_arrow(path, postings))
     if content.codes is not None:
         data = content.codes.to_bytes()
-        keep(CODES_NAME, lambda path: data.tofile(path))
+        keep(CODES_NAME, data.tofile)
         keep(PROBE_NAME, lambda path: write_arrow(path, content.probe.to_table()))
     tagging = config.tagging
     return Manifest(
@@ -292,6 +312,6 @@ def heads_of(store: Store) -> str:
 
 
 def remove_files(store: Store, entries: Sequence[FileEntry], version: str) -> None:
-    """Remove what a version that will not be published has stored. Never raises: `clean` finds what is left."""
+    """Remove what a version that will not be published has stored. Never raises: leftovers do no harm."""
     with contextlib.suppress(Exception):
         store.delete([entry.key for entry in entries if entry.version == version])

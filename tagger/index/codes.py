@@ -124,7 +124,7 @@ class Codes:
         except RuntimeError as error:
             raise ValueError(str(error).strip().rpartition("\n")[2]) from None
         if not isinstance(index, faiss.IndexPreTransform):
-            raise ValueError("it is not a projection and an inverted file")
+            raise ValueError("it is not a projection and an inverted file")  # noqa: TRY004 - of a file
         return cls(index)
 
     def to_bytes(self) -> npt.NDArray[np.uint8]:
@@ -190,7 +190,7 @@ class Codes:
 
     def merge(self, other: Codes) -> None:
         """Take over the images of a copy, whose slots are others; the copy is empty afterwards."""
-        self._ivf.merge_from(other._ivf, 0)  # noqa: SLF001 - of the same class
+        self._ivf.merge_from(other._ivf, 0)
         self._index.ntotal = self._ivf.ntotal
 
     def remove(self, slots: Slots, n_slots: int) -> int:
@@ -215,7 +215,9 @@ class Codes:
                 found.append(faiss.rev_swig_ptr(self._ivf.invlists.get_ids(number), size).copy())
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
-    def candidates(self, queries: Floats, depth: int, *, nprobe: int, allowed: Allowed | None = None) -> Slots:
+    def candidates(
+        self, queries: Floats, depth: int, *, nprobe: int, allowed: Allowed | None = None
+    ) -> Slots:
         """Return the slots whose codes are nearest, shape (Q, depth); -1 where there are no more.
 
         Args:

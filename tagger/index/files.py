@@ -41,7 +41,7 @@ def sha256_of(data: Bytes) -> str:
     """Return the sha256 of bytes, in hex; lets other threads work meanwhile."""
     digest = hashlib.sha256()
     for start in range(0, len(data), _HASH_BYTES):
-        digest.update(data[start : start + _HASH_BYTES])
+        digest.update(data[start : start + _HASH_BYTES].data)
     return digest.hexdigest()
 
 
@@ -134,8 +134,8 @@ class Shelf:
             raise self._refused(entry, f"cannot be read ({error.detail})") from None
         except OSError as error:
             raise RunError(
-                f"the index cannot be kept in {path.parent} ({error.strerror}): free some space there, or name "
-                "another folder in TAGGER_CACHE"
+                f"the index cannot be kept in {path.parent} ({error.strerror}): free some space there, or "
+                "name another folder in TAGGER_CACHE"
             ) from None
         finally:
             temporary.unlink(missing_ok=True)
@@ -179,7 +179,7 @@ def map_files(paths: Sequence[Path], sizes: Sequence[int]) -> tuple[Bytes, list[
             finally:
                 os.close(descriptor)
         offset += span
-    whole = np.frombuffer(block, np.uint8)
+    whole: Bytes = np.frombuffer(memoryview(block), np.uint8)
     whole.flags.writeable = False
     starts = [0, *np.cumsum(spans).tolist()]
     return whole, [whole[start : start + size] for start, size in zip(starts, sizes, strict=False)]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ROW_COLUMNS: Final = ("image_id", *FACTS, *COLUMNS, "status", "embedding")
 """What an index takes from the tags table."""
 
-_BATCH_ROWS: Final = 4096
+BATCH_ROWS: Final = 4096
 _SAMPLE_THREADS: Final = 4
 _SAMPLED_GROUPS: Final = 64
 
@@ -119,7 +119,11 @@ def sample(
             part, metadata, number, _ = groups[place]
             file = open_parquet(store, part_key(part.path), part.size_bytes, metadata)
             columns = ["image_id", "status", "embedding"]
-            rows = tagged(file.read_row_group(number, columns=columns, use_threads=False).combine_chunks().to_batches()[0])
+            rows = tagged(
+                file.read_row_group(number, columns=columns, use_threads=False)
+                .combine_chunks()
+                .to_batches()[0]
+            )
             take = np.random.default_rng([seed, place]).random(rows.num_rows) < share
             rows = rows.filter(pa.array(take))
             return rows.column("image_id").to_pylist(), embeddings_of(rows, dim)
@@ -189,4 +193,4 @@ def no_rows() -> pa.Table:
 
 def scan(table: TagsTable, parts: Sequence[str] | None = None) -> pa.RecordBatchReader:
     """Stream what an index takes from the table."""
-    return table.scan(list(ROW_COLUMNS), parts=parts, batch_rows=_BATCH_ROWS)
+    return table.scan(list(ROW_COLUMNS), parts=parts, batch_rows=BATCH_ROWS)

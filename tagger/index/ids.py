@@ -5,7 +5,6 @@ Rows are sorted by image_id, so that an id is found by halving and equal content
 
 from __future__ import annotations
 
-import io
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -58,7 +57,7 @@ def write_ids(path: Path, table: pa.Table) -> None:
 
 def read_ids(data: npt.NDArray[np.uint8]) -> pa.Table:
     """Read the file's bytes."""
-    return pq.read_table(io.BytesIO(memoryview(data)), schema=SCHEMA)
+    return pq.read_table(pa.BufferReader(pa.py_buffer(data)), schema=SCHEMA)
 
 
 class Ids:
@@ -74,9 +73,9 @@ class Ids:
 
     def __init__(self, table: pa.Table, n_slots: int) -> None:
         self._table = table
-        self.slots: Slots = table.column("slot").to_numpy()
+        self.slots: Slots = np.asarray(table.column("slot").to_numpy(), np.int64)
         self._place_of = np.full(n_slots, -1, np.int32 if len(table) < 2**31 else np.int64)
-        within = len(self.slots) == 0 or (0 <= self.slots.min() and self.slots.max() < n_slots)
+        within = len(self.slots) == 0 or (self.slots.min() >= 0 and self.slots.max() < n_slots)
         if within:
             self._place_of[self.slots] = np.arange(len(self.slots))
         if not within or np.count_nonzero(self._place_of >= 0) != len(self.slots):
@@ -185,9 +184,7 @@ def changes(held: pa.Table, rows: pa.Table) -> tuple[pa.Array, pa.Array]:
     right = rows.select(["image_id", "etag", "tagged_at"]).append_column(
         "place", pa.array(np.arange(len(rows)))
     )
-    same = (
-        "l.image_id = r.image_id AND l.etag IS NOT DISTINCT FROM r.etag AND l.tagged_at = r.tagged_at"
-    )
+    same = "l.image_id = r.image_id AND l.etag IS NOT DISTINCT FROM r.etag AND l.tagged_at = r.tagged_at"
     with duckdb.connect(":memory:", config={"autoinstall_known_extensions": False}) as database:
         database.register("l", left)
         database.register("r", right)
@@ -196,5 +193,3 @@ def changes(held: pa.Table, rows: pa.Table) -> tuple[pa.Array, pa.Array]:
         gone = database.execute(f"SELECT place FROM l ANTI JOIN r ON {same} ORDER BY place")  # noqa: S608
         gone_places = gone.to_arrow_table().column(0).combine_chunks()
     return fresh_places, gone_places
-
-

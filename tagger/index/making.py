@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tagger.collection import Collection, new_run_id
@@ -19,6 +19,9 @@ from tagger.spill import spill_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from tagger.index.building import FillAll
 
 KINDS = ("auto", "flat", "ivf", "ivf-pq")
 
@@ -51,6 +54,10 @@ class Indexed:
     table_version: int
     how: How
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what `tagger index --json` prints."""
+        return asdict(self)
+
     @classmethod
     def of(cls, manifest: Manifest, how: How, seconds: float) -> Indexed:
         """Return what is said of a version."""
@@ -79,8 +86,8 @@ def index(
     """Bring the index of a collection up to its tags table, and serve it.
 
     Only what changed since the served version is read. It is built anew where there is none, where another
-    kind is asked for, where it is damaged and `rebuild` says so, and where it has grown or drifted too far from
-    what it was trained with.
+    kind is asked for, where `rebuild` says so, and where it has grown or drifted too far from what it was
+    trained with.
 
     Args:
         collection: What to index; its table is taken at its newest version.
@@ -113,9 +120,7 @@ def index(
         made: Manifest | str | None = None
         how: How = "updated"
         if held is not None:
-            made = update(
-                collection, held, folder=folder, cache=settings.cache_dir, say=say, started=started
-            )
+            made = update(collection, held, folder=folder, cache=settings.cache_dir, say=say, started=started)
             if isinstance(made, str):
                 say(f"building it anew: {made}")
         if not isinstance(made, Manifest):
@@ -154,8 +159,8 @@ def _served(collection: Collection, *, rebuild: bool) -> tuple[Pointer | None, M
 
 
 def _fill(
-    collection: Collection, folder: Any, address: str | None, settings: Settings, stack: ExitStack
-) -> Any:
+    collection: Collection, folder: Path, address: str | None, settings: Settings, stack: ExitStack
+) -> FillAll:
     if address is None:
         return fill_here(collection, folder)
     from tagger.index.parallel import fill_on_ray

@@ -135,7 +135,9 @@ class Manifest:
         for entry in self.files:
             if entry.name == name:
                 return entry
-        raise IndexUnusable(f"the index {self.version} has no {name}; make it again with `tagger index --rebuild`")
+        raise IndexUnusable(
+            f"the index {self.version} has no {name}; make it again with `tagger index --rebuild`"
+        )
 
     def require_model(self, model_id: str, dim: int, where: str) -> None:
         """Check that the index is of a collection's model.
@@ -265,7 +267,9 @@ def read_manifest(store: Store, pointer: Pointer) -> Manifest:
         )
     manifest = Manifest.from_json(data, where)
     if manifest.version != pointer.version:
-        raise IndexUnusable(f"{where} is of another version: make the index again with `tagger index --rebuild`")
+        raise IndexUnusable(
+            f"{where} is of another version: make the index again with `tagger index --rebuild`"
+        )
     return manifest
 
 

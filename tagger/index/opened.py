@@ -86,7 +86,9 @@ class Index:
         store = collection.store
         pointer = read_pointer(store)
         if pointer is None:
-            raise IndexUnusable(f"{collection.uri} has no index yet: `tagger index {collection.uri}` makes one")
+            raise IndexUnusable(
+                f"{collection.uri} has no index yet: `tagger index {collection.uri}` makes one"
+            )
         manifest = read_manifest(store, pointer)
         manifest.require_model(collection.config.model_id, collection.config.dim, collection.uri)
         shelf = Shelf(store, settings.cache_dir)
@@ -173,7 +175,9 @@ class Index:
             if asked in self._filters:
                 self._filters.move_to_end(asked)
                 return self._filters[asked]
-        found = Allowed.of(slots_of(admitted(asked, self.words, self.vocabulary, self.ids)), self.manifest.slots)
+        found = Allowed.of(
+            slots_of(admitted(asked, self.words, self.vocabulary, self.ids)), self.manifest.slots
+        )
         with self._lock:
             self._filters[asked] = found
             while len(self._filters) > _KEPT_FILTERS:
@@ -250,5 +254,6 @@ def _taxonomy(store: Store, manifest: Manifest) -> Taxonomy | None:
 
 def _contradiction(collection: Collection, what: str) -> IndexUnusable:
     return IndexUnusable(
-        f"the index of {collection.uri} contradicts itself ({what}): make it again with `tagger index --rebuild`"
+        f"the index of {collection.uri} contradicts itself ({what}): "
+        "make it again with `tagger index --rebuild`"
     )

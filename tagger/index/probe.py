@@ -55,9 +55,7 @@ class Probe:
     def of(cls, image_ids: Sequence[str], vectors: Floats) -> Probe:
         """Return queries that have not been compared with anything."""
         n = len(image_ids)
-        return cls(
-            tuple(image_ids), vectors, np.empty((n, 0), np.float32), np.empty((n, 0), np.int64)
-        )
+        return cls(tuple(image_ids), vectors, np.empty((n, 0), np.float32), np.empty((n, 0), np.int64))
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -6,7 +6,6 @@ empty. Vectors of older versions stay in their files; codes, ids and words are w
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -24,7 +23,7 @@ from tagger.index.probe import Probe
 from tagger.index.words import COLUMNS, POSTINGS_NAME, WORDS_NAME, read_arrow, spell_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tagger.collection import Collection
@@ -174,12 +173,14 @@ def _rows_of(collection: Collection) -> pa.Table:
     if not batches:
         from tagger.collection import SCHEMA
 
-        schema = pa.schema([SCHEMA.field(name) for name in columns[:-1]]).append(pa.field("part", pa.string()))
+        schema = pa.schema([SCHEMA.field(name) for name in columns[:-1]]).append(
+            pa.field("part", pa.string())
+        )
         return schema.empty_table()
     return pa.Table.from_batches(batches)
 
 
-def _only(collection: Collection, wanted: pa.Table):  # noqa: ANN202
+def _only(collection: Collection, wanted: pa.Table) -> Iterator[pa.RecordBatch]:
     """Yield the rows of some images, of those parts only that hold one."""
     if not len(wanted):
         return

@@ -30,11 +30,16 @@ WORDS_NAME: Final = "words.arrow"
 POSTINGS_NAME: Final = "postings.arrow"
 
 TAG, CATEGORY, COLOR = "tag", "category", "color"
-COLUMNS: Final = {"tags": (TAG, "tag", "score"), "categories": (CATEGORY, "tag", "score"),
-                  "colors": (COLOR, "name", "fraction")}
+COLUMNS: Final = {
+    "tags": (TAG, "tag", "score"),
+    "categories": (CATEGORY, "tag", "score"),
+    "colors": (COLOR, "name", "fraction"),
+}
 """Columns of the tags table: the kind of their words, and the fields that hold a word and its score."""
 
-_WORD: Final = pa.struct([pa.field("word", pa.int32(), nullable=False), pa.field("score", pa.float32(), nullable=False)])
+_WORD: Final = pa.struct(
+    [pa.field("word", pa.int32(), nullable=False), pa.field("score", pa.float32(), nullable=False)]
+)
 WORDS_SCHEMA: Final = pa.schema([pa.field(name, pa.list_(_WORD), nullable=False) for name in COLUMNS])
 POSTINGS_SCHEMA: Final = pa.schema(
     [
@@ -93,9 +98,7 @@ def _postings(
     ends = np.cumsum(np.bincount(numbers, minlength=len(vocabulary)))
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
     by_word = slots[order].astype(np.uint32)
-    bitmaps = [
-        BitMap(by_word[start:end]).serialize() for start, end in zip(starts, ends, strict=True)
-    ]
+    bitmaps = [BitMap(by_word[start:end]).serialize() for start, end in zip(starts, ends, strict=True)]
     offsets = pa.array(np.concatenate([[0], ends]).astype(np.int64))
     return pa.Table.from_arrays(
         [
@@ -121,9 +124,12 @@ def spell_words(words: pa.Table, postings: pa.Table) -> pa.Table:
             fields[field.name] if field.name in fields else pa.nulls(len(flat), field.type)
             for field in kind.value_type
         ]
-        offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(column).to_numpy(zero_copy_only=False))])
+        offsets = np.concatenate(
+            [[0], np.cumsum(pc.list_value_length(column).to_numpy(zero_copy_only=False))]
+        )
         columns[name] = pa.ListArray.from_arrays(
-            pa.array(offsets.astype(np.int32)), pa.StructArray.from_arrays(values, fields=list(kind.value_type))
+            pa.array(offsets.astype(np.int32)),
+            pa.StructArray.from_arrays(values, fields=list(kind.value_type)),
         ).cast(kind)
     return pa.table(columns)
 
@@ -199,9 +205,7 @@ class Words:
 
     def words(self, kind: str) -> dict[str, int]:
         """Return the words of a kind, and how many images have each."""
-        return {
-            word: len(self._scores[number]) for (of, word), number in self._number.items() if of == kind
-        }
+        return {word: len(self._scores[number]) for (of, word), number in self._number.items() if of == kind}
 
     def shown(self, ids: Ids, slots: Slots) -> list[dict[str, list[dict[str, Any]]]]:
         """Return tags, categories and colours of some images, best first, as the tags table has them."""

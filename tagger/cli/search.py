@@ -1,0 +1,138 @@
+"""`tagger search` and `tagger recommend`: questions to an indexed collection."""
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tagger.cli import print_json, printable
+from tagger.errors import UsageError
+
+if TYPE_CHECKING:
+    from tagger.search import Collection, Found
+
+_MOST_TAGS = 3
+
+
+def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which images may be found."""
+    options = [
+        click.option(
+            "--tag", "tags", multiple=True, metavar="T", help="Only with this tag; repeat for all of them."
+        ),
+        click.option(
+            "--any-tag", "any_tags", multiple=True, metavar="T", help="Only with one of these; repeat."
+        ),
+        click.option("--not-tag", "not_tags", multiple=True, metavar="T", help="None with this tag; repeat."),
+        click.option("--min-score", type=float, default=0.0, help="Least score of --tag and --any-tag."),
+        click.option("--color", help="Only where this colour covers a tenth of the picture."),
+        click.option("--min-width", type=int, default=0, metavar="PX", help="Only as wide as this."),
+        click.option("--min-height", type=int, default=0, metavar="PX", help="Only as high as this."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _filter(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the filter that the options ask for; takes them out of `given`."""
+    return {
+        "tags_all": given.pop("tags"),
+        "tags_any": given.pop("any_tags"),
+        "tags_none": given.pop("not_tags"),
+        "min_score": given.pop("min_score"),
+        "color": given.pop("color"),
+        "min_width_px": given.pop("min_width"),
+        "min_height_px": given.pop("min_height"),
+    }
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("query")
+@click.option("-k", type=int, default=10, help="Most matches.  [default: 10]")
+@click.option("--offset", type=int, default=0, help="Matches to skip, for the next page.")
+@_filter_options
+@click.option("--fold", is_flag=True, help="Show one of several images with the same picture.")
+@click.option("--anonymous", is_flag=True, help="Open a public bucket without credentials.")
+@click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
+def search(collection: str, query: str, *, anonymous: bool, as_json: bool, **given: Any) -> int:
+    """Find the images of COLLECTION that are like QUERY.
+
+    QUERY is an image file, an image_id, or a tag or category. A tag in QUERY or in a filter also finds its
+    descendants: dog finds every breed.
+    """
+    asked = _filter(given)
+    opened = _open(collection, anonymous=anonymous)
+    found = opened.search(query, filter=asked, **given)
+    _warn_if_behind(opened)
+    _print_found(found, as_json=as_json)
+    return 0
+
+
+@click.command()
+@click.argument("collection")
+@click.option("--like", multiple=True, metavar="ID", help="An image_id that was liked; repeat.")
+@click.option("--dislike", multiple=True, metavar="ID", help="One that was disliked; repeat.")
+@click.option("-k", type=int, default=10, help="Most recommendations.  [default: 10]")
+@click.option(
+    "--diversity", type=float, help="From 0, the most similar, to 1, the most different.  [default: 0.3]"
+)
+@_filter_options
+@click.option("--anonymous", is_flag=True, help="Open a public bucket without credentials.")
+@click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
+def recommend(
+    collection: str,
+    *,
+    like: tuple[str, ...],
+    dislike: tuple[str, ...],
+    diversity: float | None,
+    anonymous: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Recommend images of COLLECTION to somebody who liked some."""
+    asked = _filter(given)
+    chosen = {} if diversity is None else {"diversity": diversity}
+    if not like:
+        raise UsageError("name at least one liked image with --like")
+    opened = _open(collection, anonymous=anonymous)
+    found = opened.recommend(like, dislike, filter=asked, **given, **chosen)
+    _warn_if_behind(opened)
+    _print_found(found, as_json=as_json)
+    return 0
+
+
+def _print_found(found: "Found", *, as_json: bool) -> None:
+    if as_json:
+        print_json(found.to_json())
+        return
+    for match in found.matches:
+        words = ", ".join(f"{tag['tag']} {tag['score']:.2f}" for tag in match.tags[:_MOST_TAGS])
+        because = f"  because of {match.because}" if match.because else ""
+        folded = f"  and {len(match.folded)} more of it" if match.folded else ""
+        print(
+            f"{match.score:.3f}  {printable(match.image_id)}  {printable(words + because + folded)}".rstrip()
+        )
+    if not found.matches:
+        print("no image matches", file=sys.stderr)
+    elif found.next_offset is not None:
+        print(f"more with --offset {found.next_offset}", file=sys.stderr)
+
+
+def _warn_if_behind(collection: "Collection") -> None:
+    shown, now = collection.opened_index().manifest.table_version, collection.table.version
+    if shown != now:
+        print(
+            f"the index shows version {shown} of the table, which is at {now}: "
+            f"`tagger index {printable(collection.uri)}` brings it up to date",
+            file=sys.stderr,
+        )
+
+
+def _open(collection: str, *, anonymous: bool) -> "Collection":
+    from tagger.search import Collection
+    from tagger.storage import StorageOptions
+
+    return Collection.open(collection, StorageOptions(anonymous=anonymous))

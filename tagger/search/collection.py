@@ -1,0 +1,175 @@
+"""The collection as programs use it: what is on disk, and what can be asked of it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tagger.collection import Collection as StoredCollection
+from tagger.errors import QueryError
+from tagger.search.query import search
+from tagger.search.recommending import DIVERSITY, recommend
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from tagger.index import Filter, Index, Indexed
+    from tagger.search.picture import PictureReader
+    from tagger.search.query import Found
+
+
+class Collection(StoredCollection):
+    """A collection with its index. Open it with `tagger.open`; threads may search it together.
+
+    The index is loaded by the first search and kept; `index()` loads the newest one.
+    """
+
+    _index: Index | None = None
+    _reader: PictureReader | None = None
+    _opening = threading.Lock()
+
+    def index(self, kind: str = "auto", *, rebuild: bool = False, address: str | None = None) -> Indexed:
+        """Bring the index up to the tags table, and search that one from now on; see `tagger.index.index`."""
+        from tagger.index import index
+
+        made = index(self, kind=kind, rebuild=rebuild, address=address)
+        self._index = None
+        return made
+
+    def opened_index(self) -> Index:
+        """Return the index that is searched.
+
+        Raises:
+            IndexUnusable: There is none yet, or not one that may be served.
+        """
+        from tagger.index import Index
+
+        with self._opening:
+            if self._index is None:
+                self._index = Index.open(self)
+            return self._index
+
+    def search(
+        self,
+        query: str | Path | bytes | None = None,
+        *,
+        image: str | Path | bytes | None = None,
+        image_id: str | Sequence[str] | None = None,
+        embedding: npt.ArrayLike | None = None,
+        tag: str | None = None,
+        k: int = 10,
+        offset: int = 0,
+        filter: Filter | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the API
+        fold: bool = False,
+    ) -> Found:
+        """Find images like a picture, with a tag, or both.
+
+        Args:
+            query: An image file, an image_id or a tag, whichever it is, in this order.
+            image: An image file, or its bytes; it goes through the decoder and model of the collection.
+            image_id: One image of the collection, or several.
+            embedding: A vector of the collection's model, shape (D,).
+            tag: A tag or category; beside a picture it narrows the search.
+            k: Most matches, from 1 to 10,000.
+            offset: Matches to skip.
+            filter: Which images may be found: `{"tags_any": ["cat"], "min_width_px": 800}`.
+            fold: Keep one of several images that show the same picture.
+
+        Returns:
+            Matches, best first; `.next_offset` continues.
+
+        Raises:
+            QueryError: It cannot be answered as it was put; the text says why.
+            IndexUnusable: The collection has no index; call `index()`.
+        """
+        index = self.opened_index()
+        if query is not None:
+            if image is not None or image_id is not None or embedding is not None or tag is not None:
+                raise QueryError("query cannot go with image, image_id, embedding or tag: name what it is")
+            kind, value = self.recognise(query)
+            image = value if kind == "image" else None
+            image_id = str(value) if kind == "image_id" else None
+            tag = str(value) if kind == "tag" else None
+        if image is not None:
+            if embedding is not None:
+                raise QueryError("search for an image or for an embedding, not for both")
+            embedding = self._picture().embedding(_bytes_of(image))
+        return search(
+            index,
+            image_id=image_id,
+            embedding=embedding,
+            tag=tag,
+            k=k,
+            offset=offset,
+            filter=filter,
+            fold=fold,
+        )
+
+    def recommend(
+        self,
+        like: Sequence[str],
+        dislike: Sequence[str] = (),
+        *,
+        k: int = 10,
+        filter: Filter | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the API
+        diversity: float = DIVERSITY,
+        fold: bool = True,
+    ) -> Found:
+        """Recommend images to a customer who liked some; see `tagger.search.recommend`."""
+        return recommend(
+            self.opened_index(), like, dislike, k=k, filter=filter, diversity=diversity, fold=fold
+        )
+
+    def recognise(self, query: str | Path | bytes) -> tuple[str, str | Path | bytes]:
+        """Tell what a query is: ("image", "image_id" or "tag", and the query).
+
+        Raises:
+            QueryError: It is none of them.
+        """
+        if isinstance(query, bytes | Path):
+            return "image", query
+        index = self.opened_index()
+        if _is_file(query):
+            return "image", query
+        if index.ids.find(query) is not None:
+            return "image_id", query
+        word = index.vocabulary.find(query)
+        if word is not None:
+            return "tag", word
+        try:
+            index.vocabulary.require(query)
+        except QueryError as error:
+            hint = str(error).partition("; ")[2]
+            raise QueryError(
+                f"{query!r} is neither an image file, nor an image_id of the index, nor a tag or category"
+                + (f"; {hint}" if hint else "")
+            ) from None
+        raise AssertionError(query)
+
+    def _picture(self) -> PictureReader:
+        from tagger.search.picture import PictureReader
+
+        with self._opening:
+            if self._reader is None:
+                self._reader = PictureReader(self.config)
+            return self._reader
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False
+
+
+def _bytes_of(image: str | Path | bytes) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    try:
+        return Path(image).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise QueryError(f"{image} cannot be read: {reason}") from None

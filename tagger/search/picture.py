@@ -1,0 +1,72 @@
+"""Query pictures: the same decoder and the same model as the collection's own images."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+from tagger.errors import ImageError, ModelError, QueryError
+from tagger.settings import Settings, load_settings
+from tagger.vision import DecodeLimits, Decoder, Facts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tagger.collection import Config
+
+_LIMITS = DecodeLimits(max_bytes=64 << 20)  # as for the images of a run
+
+
+class PictureReader:
+    """Turns image files into embeddings; one at a time, a context manager. Threads may share it.
+
+    The model is found by the name in the collection's config, loaded from this machine's cache, and must have
+    the collection's model_id.
+
+    Args:
+        config: Of the collection.
+        settings: What the environment says; read if not given.
+
+    Raises:
+        ModelError: The model is not to be had here, or has other weights or preprocessing by now.
+    """
+
+    def __init__(self, config: Config, settings: Settings | None = None) -> None:
+        from tagger.models import default_backend, find_model, load, prepare
+
+        settings = settings or load_settings()
+        prepared = prepare(find_model(config.model), default_backend(), cache_dir=settings.cache_dir)
+        if prepared.model_id != config.model_id:
+            raise ModelError(
+                f"the model {config.model} on this machine has other weights or preprocessing than the one that "
+                f"made the collection ({prepared.model_id}, not {config.model_id}): its embeddings do not compare"
+            )
+        self._decoder = Decoder([prepared.framing], _LIMITS)
+        self._model: Any = load(prepared, prepared.payload(), threads=settings.cpus)
+        self._lock = threading.Lock()
+
+    def embedding(self, data: bytes) -> npt.NDArray[np.float32]:
+        """Return the embedding of an image file, shape (D,).
+
+        Raises:
+            QueryError: It is no picture, a damaged one, or too large.
+        """
+        with self._lock:
+            decoded = self._decoder.run(1, [(0, data)])
+            facts = decoded.facts[0]
+            if not isinstance(facts, Facts):
+                failure = facts or ImageError("crash", "the decoder gave no answer for it")
+                raise QueryError(f"the picture cannot be searched for ({failure.code}): {failure.detail}")
+            embedding: npt.NDArray[np.float32] = self._model(decoded.pixels[0]).embedding[0]
+        return embedding
+
+    def close(self) -> None:
+        """End the decoder process."""
+        self._decoder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,237 @@
+"""Search: images like a picture, images with a tag, and both together."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from tagger.errors import QueryError
+from tagger.index import Filter
+from tagger.search.fold import Folded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from tagger.index import Index
+    from tagger.index.vectors import Floats, Slots
+
+MOST_K: Final = 10_000
+MOST_OFFSET: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One answer.
+
+    Attributes:
+        image_id: Which image.
+        score: In [0, 1], higher is better: the cosine of the embeddings, or the score of the tag asked for.
+        tags: Its tags, best first.
+        categories: Its categories, best first.
+        folded: Ids of images that show the same picture and come later in the list; only where folding was
+            asked for.
+        because: The liked image that it resembles most; only of recommendations.
+    """
+
+    image_id: str
+    score: float
+    tags: list[dict[str, Any]]
+    categories: list[dict[str, Any]]
+    folded: list[str] = field(default_factory=list)
+    because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer to a query.
+
+    Attributes:
+        model_id: The model whose embeddings were compared.
+        index_version: The version of the index that was asked.
+        matches: Best first.
+        next_offset: Where the next page begins; None after the last.
+    """
+
+    model_id: str
+    index_version: str
+    matches: list[Match]
+    next_offset: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON objects; `folded` and `because` only where there are some."""
+        document = asdict(self)
+        for match in document["matches"]:
+            if not match["folded"]:
+                del match["folded"]
+            if match["because"] is None:
+                del match["because"]
+        return document
+
+
+class Ranked(Protocol):
+    """Images from best to worst, read as far as needed; earlier ranks never change."""
+
+    def first(self, n: int) -> tuple[Floats, Slots]:
+        """Return scores and slots of at least the first `n`, or of all there are."""
+        ...
+
+
+def search(
+    index: Index,
+    *,
+    image_id: str | Sequence[str] | None = None,
+    embedding: npt.ArrayLike | None = None,
+    tag: str | None = None,
+    k: int = 10,
+    offset: int = 0,
+    filter: Filter | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the API
+    fold: bool = False,
+    model_id: str | None = None,
+) -> Found:
+    """Find images.
+
+    Pictures (`image_id`, `embedding`) are searched by similarity; of several the mean is taken. A tag without
+    a picture finds the images that have it, or a descendant of it, by its score. A tag beside a picture narrows
+    the search to such images.
+
+    Args:
+        index: What to search.
+        image_id: One image of the collection, or several. None of them is among the matches.
+        embedding: A vector of the collection's model, shape (D,).
+        tag: A tag or category.
+        k: Most matches, from 1 to 10,000.
+        offset: Matches to skip: pages follow each other without gaps or repeats.
+        filter: Which images may be found; a `Filter`, or its fields by name.
+        fold: Keep one of several images that show the same picture.
+        model_id: The model that made `embedding`, where the caller knows; another one is refused.
+
+    Raises:
+        QueryError: Nothing to search for, an unknown image, tag or colour, a number out of range, or an
+            embedding of another model.
+    """
+    _require_number("k", k, 1, MOST_K)
+    _require_number("offset", offset, 0, MOST_OFFSET)
+    asked = Filter.of(filter)
+    if model_id is not None and model_id != index.manifest.model_id:
+        raise QueryError(
+            f"the embedding was made by model {model_id}, and this index is of {index.manifest.model_id}"
+        )
+    given = [image_id] if isinstance(image_id, str) else list(image_id or ())
+    mine = np.array([index.slot(one) for one in given], np.int64)
+    if tag is not None:
+        tag = index.vocabulary.require(tag)
+        asked = replace(asked, tags_all=(*asked.tags_all, tag))
+    pictures = [index.vectors.take(mine)] if given else []
+    if embedding is not None:
+        pictures.append(index.query(embedding))
+    ranked: Ranked
+    if pictures:
+        query = pictures[0] if len(pictures) == len(pictures[0]) == 1 else _mean(np.concatenate(pictures))
+        ranked = index.ranking(query, asked)
+    elif tag is not None:
+        ranked = _ByTag(index, tag, asked)
+    else:
+        raise QueryError("there is nothing to search for: give an image, an image_id, an embedding or a tag")
+    return page(index, ranked, k=k, offset=offset, leave_out=mine, fold=fold)
+
+
+def page(
+    index: Index,
+    ranked: Ranked,
+    *,
+    k: int,
+    offset: int = 0,
+    leave_out: Slots,
+    fold: bool = False,
+) -> Found:
+    """Cut a page out of ranked images.
+
+    Args:
+        index: Where they are from.
+        ranked: All of them.
+        k: Most matches.
+        offset: Matches to skip.
+        leave_out: Slots that are no matches.
+        fold: Keep one of several images that show the same picture.
+    """
+    need = offset + k + 1
+    n = offset + k + len(leave_out) + 1
+    folded = Folded(index) if fold else None
+    while True:
+        scores, slots = ranked.first(n)
+        complete = len(slots) < n
+        if len(leave_out):
+            kept = ~np.isin(slots, leave_out)
+            scores, slots = scores[kept], slots[kept]
+        if folded is not None:
+            positions = folded.extend(slots)
+            scores, slots = scores[positions], slots[positions]
+        if complete or len(slots) >= need:
+            break
+        n *= 2
+    chosen = slice(offset, offset + k)
+    more = len(slots) > offset + k
+    groups = folded.groups if folded else {}
+    return Found(
+        index.manifest.model_id,
+        index.manifest.version,
+        matches(index, scores[chosen], slots[chosen], groups=groups),
+        offset + k if more else None,
+    )
+
+
+def matches(
+    index: Index,
+    scores: Floats,
+    slots: Slots,
+    *,
+    groups: Mapping[int, Sequence[int]] | None = None,
+    because: Sequence[str] | None = None,
+) -> list[Match]:
+    """Return slots as matches, with their words."""
+    ids, words = index.ids.image_ids(slots), index.words.shown(index.ids, slots)
+    found = []
+    for n, (image_id, score, shown) in enumerate(zip(ids, scores.tolist(), words, strict=True)):
+        others = (groups or {}).get(int(slots[n]), ())
+        found.append(
+            Match(
+                image_id,
+                round(score, 6),
+                shown["tags"],
+                shown["categories"],
+                index.ids.image_ids(np.array(others, np.int64)) if others else [],
+                because[n] if because is not None else None,
+            )
+        )
+    return found
+
+
+class _ByTag:
+    """Images that have a tag or a descendant of it, by its score; of equals the lower slot first."""
+
+    def __init__(self, index: Index, tag: str, asked: Filter) -> None:
+        allowed = index.allowed(asked)
+        assert allowed is not None  # the filter has the tag
+        scores = index.vocabulary.scores(tag, index.manifest.slots)[allowed.slots]
+        order = np.lexsort((allowed.slots, -scores))
+        self._scores, self._slots = scores[order], allowed.slots[order]
+
+    def first(self, n: int) -> tuple[Floats, Slots]:
+        return self._scores[:n], self._slots[:n]
+
+
+def _mean(vectors: Floats) -> Floats:
+    mean = vectors.mean(axis=0, keepdims=True)
+    norm = float(np.linalg.norm(mean))
+    if norm < 1e-6:
+        raise QueryError("the pictures cancel each other out: search for them one by one")
+    return (mean / norm).astype(np.float32)
+
+
+def _require_number(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise QueryError(f"{name} must be a whole number from {least:,} to {most:,}, got {value!r}")
