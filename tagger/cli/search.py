@@ -94,11 +94,12 @@ def recommend(
 ) -> int:
     """Recommend images of COLLECTION to somebody who liked some."""
     asked = _filter(given)
-    chosen = {} if diversity is None else {"diversity": diversity}
+    if diversity is not None:
+        given["diversity"] = diversity
     if not like:
         raise UsageError("name at least one liked image with --like")
     opened = _open(collection, anonymous=anonymous)
-    found = opened.recommend(like, dislike, filter=asked, **given, **chosen)
+    found = opened.recommend(like, dislike, filter=asked, **given)
     _warn_if_behind(opened)
     _print_found(found, as_json=as_json)
     return 0

@@ -75,7 +75,8 @@ class Ids:
         self._table = table
         self.slots: Slots = np.asarray(table.column("slot").to_numpy(), np.int64)
         self._place_of = np.full(n_slots, -1, np.int32 if len(table) < 2**31 else np.int64)
-        within = len(self.slots) == 0 or (self.slots.min() >= 0 and self.slots.max() < n_slots)
+        first, last = (int(self.slots.min()), int(self.slots.max())) if len(self.slots) else (0, -1)
+        within = first >= 0 and last < n_slots
         if within:
             self._place_of[self.slots] = np.arange(len(self.slots))
         if not within or np.count_nonzero(self._place_of >= 0) != len(self.slots):

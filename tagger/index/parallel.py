@@ -55,7 +55,7 @@ def fill_on_ray(collection: Collection, address: str | None, settings: Settings)
         def fill_all(
             parts: Sequence[LivePart], codes: Codes | None, probe: Probe, version: str
         ) -> Iterator[Filled]:
-            return _filled(collection, parts, codes, probe, version, cpus)
+            return _filled(collection, parts, codes, probe, version=version, cpus=cpus)
 
         yield fill_all
 
@@ -65,6 +65,7 @@ def _filled(
     parts: Sequence[LivePart],
     codes: Codes | None,
     probe: Probe,
+    *,
     version: str,
     cpus: int,
 ) -> Iterator[Filled]:
@@ -80,7 +81,14 @@ def _filled(
         mine = {path: sizes[path] for path in partition.parts}
         waiting.append(
             task.remote(
-                collection.store, partition, mine, trained, probe, version, start, collection.config.dim
+                collection.store,
+                partition,
+                mine,
+                trained,
+                probe,
+                version=version,
+                start=start,
+                dim=collection.config.dim,
             )
         )
         # A task cannot know how many rows of those before it are of failed images: it takes room for all.
@@ -95,6 +103,7 @@ def _fill_partition(
     sizes: Mapping[str, int],
     trained: Any,
     probe: Probe,
+    *,
     version: str,
     start: int,
     dim: int,

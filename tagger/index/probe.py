@@ -2,13 +2,13 @@
 
 Some images of the collection, none of which the index was trained with, are its queries; an image is never
 counted as its own neighbour. While a build streams the table, each batch is also compared with them exactly,
-which costs one matrix product. They are kept with the index, so that an update only has to compare what is new.
+which costs one matrix product. They are kept with the index, so that an update only compares what is new.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -121,10 +121,11 @@ class Probe:
     def from_table(cls, table: pa.Table) -> Probe:
         """Read what `to_table` wrote."""
 
-        def matrix(name: str) -> npt.NDArray[np.generic]:
+        def matrix(name: str) -> npt.NDArray[Any]:
             column = table.column(name).combine_chunks()
             flat = column.flatten().to_numpy(zero_copy_only=False)
-            return flat.reshape(len(column), column.type.list_size)
+            rows: npt.NDArray[Any] = flat.reshape(len(column), column.type.list_size)
+            return rows
 
         return cls(
             tuple(table.column("image_id").to_pylist()),

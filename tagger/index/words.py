@@ -1,8 +1,8 @@
 """The words of every image: tags, categories and colours, by image and by word.
 
-`words.arrow` has a row an image, in the order of ids.parquet, for what a match shows. `postings.arrow` has a row
-a word: a roaring bitmap of the slots that have it and their scores in the order of the slots, for filters and
-for queries by tag. Both are made again without a vector when tags change.
+`words.arrow` has a row an image, in the order of ids.parquet, for what a match shows. `postings.arrow` has a
+row a word: a roaring bitmap of the slots that have it and their scores in the order of the slots, for filters
+and for queries by tag. Both are made again without a vector when tags change.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from tagger.index.vectors import Slots
 
 HASH_BITS: Final = 6
-"""Bits of 64 in which the perceptual hashes of one picture differ after resizing and re-encoding; two pictures
-differ in about 32, and what lies between is decided by `LEAST_COSINE`."""
+"""Bits of 64 in which the perceptual hashes of one picture differ after resizing and re-encoding; two
+pictures differ in about 32, and what lies between is decided by `LEAST_COSINE`."""
 
 LEAST_COSINE: Final = 0.9
 SAME_COSINE: Final = 0.98

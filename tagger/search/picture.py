@@ -39,8 +39,9 @@ class PictureReader:
         prepared = prepare(find_model(config.model), default_backend(), cache_dir=settings.cache_dir)
         if prepared.model_id != config.model_id:
             raise ModelError(
-                f"the model {config.model} on this machine has other weights or preprocessing than the one that "
-                f"made the collection ({prepared.model_id}, not {config.model_id}): its embeddings do not compare"
+                f"the model {config.model} on this machine has other weights or preprocessing than the one "
+                f"that made the collection ({prepared.model_id}, not {config.model_id}): their embeddings do "
+                "not compare"
             )
         self._decoder = Decoder([prepared.framing], _LIMITS)
         self._model: Any = load(prepared, prepared.payload(), threads=settings.cpus)

@@ -95,8 +95,8 @@ def search(
     """Find images.
 
     Pictures (`image_id`, `embedding`) are searched by similarity; of several the mean is taken. A tag without
-    a picture finds the images that have it, or a descendant of it, by its score. A tag beside a picture narrows
-    the search to such images.
+    a picture finds the images that have it, or a descendant of it, by its score. A tag beside a picture
+    narrows the search to such images.
 
     Args:
         index: What to search.
@@ -229,7 +229,7 @@ def _mean(vectors: Floats) -> Floats:
     norm = float(np.linalg.norm(mean))
     if norm < 1e-6:
         raise QueryError("the pictures cancel each other out: search for them one by one")
-    return (mean / norm).astype(np.float32)
+    return np.asarray(mean / norm, np.float32)
 
 
 def _require_number(name: str, value: object, least: int, most: int) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tagger.index.vectors import Floats
 
 DIVERSITY: Final = 0.3
-"""How much a recommendation should differ from those before it, in [0, 1]: enough that a page does not show ten
-views of one thing, and little enough that each of them is still near to what was liked."""
+"""How much a recommendation should differ from those before it, in [0, 1]: enough that a page does not show
+ten views of one thing, and little enough that each of them is still near to what was liked."""
 
 NEGATIVE: Final = 0.5
 """Weight of the disliked images' mean beside that of the liked ones: what they share stays liked."""
@@ -42,8 +42,8 @@ def recommend(
     """Recommend images that resemble the liked ones and not the disliked ones.
 
     The query is the mean of what was liked, less half the mean of what was disliked (Rocchio, Relevance
-    Feedback in Information Retrieval, 1971). Neither are among the answers. Maximal marginal relevance chooses
-    among the nearest, so scores do not fall from rank to rank.
+    Feedback in Information Retrieval, 1971). Neither are among the answers. Maximal marginal relevance
+    chooses among the nearest, so scores do not fall from rank to rank.
 
     Args:
         index: What to recommend from.

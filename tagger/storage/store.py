@@ -140,7 +140,7 @@ class Store(ABC):
         return self.fetch(name, if_match=if_match, max_bytes=max_bytes)[0]
 
     def download(self, name: str, path: Path, size_bytes: int) -> None:
-        """Write an object's first `size_bytes` bytes to a file, some pieces at a time. Raises as `fetch` does."""
+        """Write an object's first `size_bytes` bytes to a file, piece by piece. Raises as `fetch` does."""
         starts = range(0, size_bytes, _PIECE_BYTES)
         with path.open("wb") as file, ThreadPoolExecutor(_DOWNLOAD_THREADS) as pool:
             file.truncate(size_bytes)
