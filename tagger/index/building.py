@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 from tagger.collection import new_run_id
 from tagger.collection.checks import HEADS_FOLDER
 from tagger.index.codes import FLAT_MOST, Codes, plan_codes
-from tagger.index.files import put_file
+from tagger.index.files import put_file, sha256_of_file
 from tagger.index.filling import Filled, fill, no_rows, sample, scan
 from tagger.index.ids import IDS_NAME, write_ids
 from tagger.index.ids import SCHEMA as IDS_SCHEMA
 from tagger.index.manifest import FileEntry, Kind, Manifest, Segment
-from tagger.index.probe import QUERIES, Probe, choose_effort, exact_effort
+from tagger.index.probe import EXACT, QUERIES, Effort, Probe, choose_effort
 from tagger.index.words import COLUMNS, POSTINGS_NAME, WORDS_NAME, make_words, write_arrow
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def build(
     kind = kind or choose_kind(count, dim, memory_bytes)
     codes, probe = None, Probe.of([], np.empty((0, dim), np.float32))
     if kind != "flat" and count:
-        codes, probe = _train(collection, kind, count, parts, say)
+        codes, probe, kind = _train(collection, kind, count, parts, say)
     say(f"reading {count:,} embeddings")
     filled = list(fill_all(parts, codes, probe, version))
     content = gather(filled, codes, probe)
@@ -140,7 +140,7 @@ def build(
 
 def _train(
     collection: Collection, kind: Kind, count: int, parts: list[LivePart], say: Callable[[str], None]
-) -> tuple[Codes, Probe]:
+) -> tuple[Codes, Probe, Kind]:
     plan = plan_codes(kind, count)
     queries = min(QUERIES, count // 10)
     ids, vectors = sample(
@@ -153,7 +153,7 @@ def _train(
         lists //= 2
     say(f"training {lists:,} lists with {len(rest):,} embeddings")
     codes = Codes.train(vectors[rest], replace(plan, lists=lists))
-    return codes, Probe.of([ids[place] for place in held_out], vectors[held_out].copy())
+    return codes, Probe.of([ids[place] for place in held_out], vectors[held_out].copy()), plan.kind
 
 
 def partitions(parts: Sequence[LivePart], rows: int) -> list[Partition]:
@@ -222,11 +222,11 @@ def write(
     *,
     kind: Kind,
     version: str,
-    trained_count: int,
+    trained_count: int = 0,
     folder: Path,
     started: float,
     say: Callable[[str], None],
-    trained_spread: float | None = None,
+    older: Manifest | None = None,
     drift: float = 1.0,
 ) -> Manifest:
     """Store the files of a version, and return its manifest.
@@ -236,24 +236,23 @@ def write(
         content: What is in it.
         kind: How vectors are searched.
         version: Its name.
-        trained_count: Images when it was trained.
+        trained_count: Images when it was trained, where that is now.
         folder: For temporary files.
         started: When the work began, on the monotonic clock.
         say: Takes a line at a time for the person who waits.
-        trained_spread: `Content.spread` of the images it was trained with; None for those of `content`.
-        drift: How far the newest images are from the centres of their lists, compared with that.
+        older: The version that this one was made from: where a file comes out the same, that one's is used, and
+            with the same images its codes and their recall, too.
+        drift: How far the newest images are from the centres of their lists, compared with those it was
+            trained with.
     """
     store, config = collection.store, collection.config
-    effort = exact_effort(content.probe)
-    if content.codes is not None:
-        effort = choose_effort(content.codes, content.probe)
-        say(f"recall@10 {effort.recall or 0:.3f} with {effort.nprobe} lists and {effort.depth} candidates")
     entries = list(content.entries)
+    known = {(entry.name, entry.sha256): entry for entry in older.files} if older else {}
 
     def keep(name: str, make: Callable[[Path], None]) -> None:
         path = folder / name
         make(path)
-        entries.append(put_file(store, version, path))
+        entries.append(known.get((name, sha256_of_file(path))) or put_file(store, version, path))
         path.unlink(missing_ok=True)
 
     words, postings = make_words(content.rows, content.slots)
@@ -265,9 +264,15 @@ def write(
     keep(WORDS_NAME, lambda path: write_arrow(path, words.take(order)))
     keep(POSTINGS_NAME, lambda path: write_arrow(path, postings))
     if content.codes is not None:
-        data = content.codes.to_bytes()
-        keep(CODES_NAME, data.tofile)
+        effort = choose_effort(content.codes, content.probe)
+        say(f"recall@10 {effort.recall or 0:.3f} with {effort.nprobe} lists and {effort.depth} candidates")
+        keep(CODES_NAME, content.codes.to_bytes().tofile)
         keep(PROBE_NAME, lambda path: write_arrow(path, content.probe.to_table()))
+    elif older is not None and kind != "flat":  # the same images
+        effort = Effort(older.nprobe, older.depth, older.recall_at_10, older.recall_queries)
+        entries += [older.file(CODES_NAME), older.file(PROBE_NAME)]
+    else:
+        effort = EXACT
     tagging = config.tagging
     return Manifest(
         version=version,
@@ -281,8 +286,8 @@ def write(
         serial=tagging.serial,
         heads=heads_of(store),
         taxonomy_file=tagging.taxonomy_file,
-        trained_count=trained_count,
-        trained_spread=content.spread if trained_spread is None else trained_spread,
+        trained_count=older.trained_count if older else trained_count,
+        trained_spread=older.trained_spread if older else content.spread,
         drift=round(drift, 4),
         nprobe=effort.nprobe,
         depth=effort.depth,

@@ -32,6 +32,7 @@ _KEPT_VARIANCE: Final = 0.85
 _LEAST_CODE_DIM: Final = 32
 _CODE_STEP: Final = 32
 _PQ_DIMS_A_BYTE: Final = 4
+_LEAST_FOR_PQ: Final = 4096  # images: its 256 centroids a byte have to be trained, too
 _ROUNDS: Final = 10  # of k-means
 _AXES_ROWS: Final = 32_768  # whose principal axes are computed
 
@@ -61,6 +62,8 @@ def plan_codes(kind: Kind, count: int) -> CodesPlan:
     while lists > 1 and lists * _LEAST_PER_LIST > count:
         lists //= 2
     lists = min(lists, _MOST_LISTS)
+    if count < _LEAST_FOR_PQ:
+        kind = "ivf"
     return CodesPlan(kind, lists, min(count, max(lists * TRAIN_PER_LIST, _AXES_ROWS)))
 
 
@@ -92,6 +95,7 @@ class Codes:
         coarse = faiss.IndexFlatL2(dim)
         if plan.kind == "ivf-pq":
             ivf = faiss.IndexIVFPQ(coarse, dim, plan.lists, dim // _PQ_DIMS_A_BYTE, 8)
+            ivf.pq.cp.min_points_per_centroid = 1
         else:
             kind = faiss.ScalarQuantizer.QT_8bit
             # Not of residuals: candidates are ranked exactly anyway, and a list's codes need no preparation.
@@ -100,13 +104,7 @@ class Codes:
         ivf.cp.max_points_per_centroid = TRAIN_PER_LIST
         ivf.cp.min_points_per_centroid = 1
         ivf.train(small)
-        index = faiss.IndexPreTransform(projection, ivf)
-        projection.this.disown()
-        coarse.this.disown()
-        ivf.own_fields = True
-        ivf.this.disown()
-        index.own_fields = True
-        return cls(index)
+        return cls(faiss.IndexPreTransform(projection, ivf))  # FAISS's Python keeps all three alive
 
     @classmethod
     def from_bytes(cls, data: npt.NDArray[np.uint8]) -> Codes:
@@ -119,11 +117,9 @@ class Codes:
 
         try:
             index = faiss.deserialize_index(data)
-            index = faiss.downcast_index(index)
-            faiss.extract_index_ivf(index)
         except RuntimeError as error:
             raise ValueError(str(error).strip().rpartition("\n")[2]) from None
-        if not isinstance(index, faiss.IndexPreTransform):
+        if not isinstance(index, faiss.IndexPreTransform) or faiss.try_extract_index_ivf(index) is None:
             raise ValueError("it is not a projection and an inverted file")  # noqa: TRY004 - of a file
         return cls(index)
 

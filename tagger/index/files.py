@@ -45,11 +45,15 @@ def sha256_of(data: Bytes) -> str:
     return digest.hexdigest()
 
 
-def put_file(store: Store, version: str, path: Path, name: str | None = None) -> FileEntry:
-    """Store a file in a version's folder; the file at `path` is used up."""
+def sha256_of_file(path: Path) -> str:
+    """Return the sha256 of a file, in hex."""
     with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    entry = FileEntry(name or path.name, version, path.stat().st_size, sha256)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def put_file(store: Store, version: str, path: Path) -> FileEntry:
+    """Store a file in a version's folder; the file at `path` is used up."""
+    entry = FileEntry(path.name, version, path.stat().st_size, sha256_of_file(path))
     store.upload(entry.key, path)
     return entry
 

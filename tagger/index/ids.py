@@ -74,7 +74,7 @@ class Ids:
     def __init__(self, table: pa.Table, n_slots: int) -> None:
         self._table = table
         self.slots: Slots = np.asarray(table.column("slot").to_numpy(), np.int64)
-        self._place_of = np.full(n_slots, -1, np.int32 if len(table) < 2**31 else np.int64)
+        self._place_of: Slots = np.full(n_slots, -1, np.int64)
         first, last = (int(self.slots.min()), int(self.slots.max())) if len(self.slots) else (0, -1)
         within = first >= 0 and last < n_slots
         if within:
@@ -117,7 +117,7 @@ class Ids:
 
     def places(self, slots: Slots) -> npt.NDArray[np.int64]:
         """Return the rows of slots; -1 for those of no image."""
-        return self._place_of[slots].astype(np.int64)
+        return self._place_of[slots]
 
     def image_ids(self, slots: Slots) -> list[str]:
         """Return the ids of slots that have an image."""
@@ -189,8 +189,10 @@ def changes(held: pa.Table, rows: pa.Table) -> tuple[pa.Array, pa.Array]:
     with duckdb.connect(":memory:", config={"autoinstall_known_extensions": False}) as database:
         database.register("l", left)
         database.register("r", right)
-        fresh = database.execute(f"SELECT place FROM r ANTI JOIN l ON {same} ORDER BY place")  # noqa: S608
-        fresh_places = fresh.to_arrow_table().column(0).combine_chunks()
-        gone = database.execute(f"SELECT place FROM l ANTI JOIN r ON {same} ORDER BY place")  # noqa: S608
-        gone_places = gone.to_arrow_table().column(0).combine_chunks()
-    return fresh_places, gone_places
+
+        def places(query: str) -> pa.Array:
+            return database.sql(query).to_arrow_table().column(0).combine_chunks()
+
+        fresh = places(f"SELECT place FROM r ANTI JOIN l ON {same} ORDER BY place")  # noqa: S608 - no input
+        gone = places(f"SELECT place FROM l ANTI JOIN r ON {same} ORDER BY place")  # noqa: S608
+    return fresh, gone

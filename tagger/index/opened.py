@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tagger.errors import IndexUnusable, QueryError
-from tagger.index.building import CODES_NAME
+from tagger.index.building import CODES_NAME, PROBE_NAME
 from tagger.index.codes import FLAT_MOST, Codes
 from tagger.index.files import Shelf
 from tagger.index.filters import Filter, Vocabulary, admitted, slots_of
@@ -104,6 +104,7 @@ class Index:
             codes = None
             if manifest.kind != "flat":
                 codes = Codes.from_bytes(shelf.open(manifest.file(CODES_NAME)))
+                shelf.open(manifest.file(PROBE_NAME))  # which no search needs; but what is published is whole
         except (ValueError, OSError, KeyError) as error:  # whole, and yet not what this release wrote
             raise _contradiction(collection, str(error)) from None
         if not len(ids) == words.rows == manifest.count == (manifest.count if codes is None else codes.count):

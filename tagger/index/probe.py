@@ -42,7 +42,7 @@ class Probe:
     Attributes:
         image_ids: Which images the queries are, Q of them.
         vectors: Their embeddings, shape (Q, D).
-        scores: Of their nearest images so far, shape (Q, at most KEPT), best first.
+        scores: Of their nearest images so far, shape (Q, KEPT), best first.
         slots: Where those are; -1 where there are no more.
     """
 
@@ -55,7 +55,8 @@ class Probe:
     def of(cls, image_ids: Sequence[str], vectors: Floats) -> Probe:
         """Return queries that have not been compared with anything."""
         n = len(image_ids)
-        return cls(tuple(image_ids), vectors, np.empty((n, 0), np.float32), np.empty((n, 0), np.int64))
+        scores, slots = np.full((n, KEPT), -np.inf, np.float32), np.full((n, KEPT), -1, np.int64)
+        return cls(tuple(image_ids), vectors, scores, slots)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -152,9 +153,8 @@ class Effort:
     queries: int
 
 
-def exact_effort(probe: Probe) -> Effort:
-    """Return the effort of a search that looks at everything."""
-    return Effort(0, 0, 1.0, len(probe))
+EXACT: Final = Effort(0, 0, 1.0, 0)
+"""That of a search which looks at every vector."""
 
 
 def choose_effort(codes: Codes, probe: Probe) -> Effort:
@@ -164,7 +164,8 @@ def choose_effort(codes: Codes, probe: Probe) -> Effort:
     """
     known = int((probe.slots[:, :K] >= 0).sum())
     if not known:
-        return Effort(codes.lists, _DEPTHS[-1], None, 0)
+        depth = max(_DEPTHS[-1], 1)
+        return Effort(codes.lists, depth, 1.0 if depth >= codes.count else None, 0)
     deepest = _DEPTHS[-1]
     while True:
         found = _cheapest(codes, probe, known, deepest)

@@ -86,9 +86,9 @@ def update(
     dead = np.zeros(held.slots, np.bool_)
     dead[slots[gone.to_numpy()]] = True
 
-    codes = None if held.kind == "flat" else Codes.from_bytes(shelf.open(held.file(CODES_NAME)))
-    probe = Probe.of([], np.empty((0, held.dim), np.float32))
-    if codes is not None:
+    codes, probe = None, Probe.of([], np.empty((0, held.dim), np.float32))
+    if held.kind != "flat" and (len(fresh) or len(gone)):
+        codes = Codes.from_bytes(shelf.open(held.file(CODES_NAME)))
         codes.remove(np.flatnonzero(dead), held.slots)
         probe = Probe.from_table(read_arrow(shelf.open(held.file(PROBE_NAME)))).without(dead)
     wanted = rows.take(fresh)
@@ -137,11 +137,10 @@ def update(
         content,
         kind=held.kind,
         version=version,
-        trained_count=held.trained_count,
         folder=folder,
         started=started,
         say=say,
-        trained_spread=held.trained_spread,
+        older=held,
         drift=drift if len(fresh) else held.drift,
     )
     if codes is not None and made.nprobe > max(8, _WIDE * codes.lists) and made.nprobe > held.nprobe:

@@ -99,7 +99,7 @@ class Vectors:
 
     def __init__(self, halves: Halves) -> None:
         self.halves = halves
-        self._rows = halves.view(np.uint8).reshape(len(halves), -1)
+        self._rows = halves.view(np.uint8).reshape(len(halves), 2 * halves.shape[1])
         self._local = threading.local()
 
     @property
