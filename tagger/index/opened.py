@@ -65,7 +65,7 @@ class Index:
         self.vectors = vectors
         self.codes = codes
         self._cpus = cpus
-        self._filters: OrderedDict[Filter, Allowed | None] = OrderedDict()
+        self._filters: OrderedDict[Filter, Allowed] = OrderedDict()
         self._lock = threading.Lock()
         every = np.sort(ids.slots)
         self._alive = None if len(every) == manifest.slots else Allowed.of(every, manifest.slots)
@@ -165,13 +165,13 @@ class Index:
         return (vector / norm).astype(np.float32)
 
     def allowed(self, asked: Filter) -> Allowed | None:
-        """Return the slots a filter admits; None where it admits all, and every slot has an image.
+        """Return the slots a filter admits; None where it admits every image.
 
         Raises:
             QueryError: It names an unknown word or colour.
         """
         if asked.is_empty:
-            return self._alive
+            return None
         with self._lock:
             if asked in self._filters:
                 self._filters.move_to_end(asked)
@@ -210,13 +210,17 @@ class Index:
         faiss.omp_set_num_threads(self._cpus)
         queries = np.ascontiguousarray(queries, np.float32)
         if self.is_exact(allowed):
-            return self.vectors.top(queries, k, allowed or self._alive)
+            return self.exact(queries, k, allowed)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         slots = np.full((len(queries), k), -1, np.int64)
         for row, found in enumerate(self.candidates(queries, k, allowed)):
             best, which = self.vectors.rank(queries[row : row + 1], found[found >= 0])
             scores[row, : len(best)], slots[row, : len(best)] = best[:k], which[:k]
         return scores, slots
+
+    def exact(self, queries: Floats, k: int, allowed: Allowed | None) -> tuple[Floats, Slots]:
+        """Look at every vector that may be answered with; as `nearest`, on the threads FAISS is told to use."""
+        return self.vectors.top(queries, k, self._alive if allowed is None else allowed)
 
     def is_exact(self, allowed: Allowed | None) -> bool:
         """Tell whether a search looks at every vector that it may answer with."""
@@ -229,7 +233,6 @@ class Index:
         without one.
         """
         assert self.codes is not None
-        allowed = allowed or self._alive
         share = 1.0 if allowed is None else allowed.count / max(1, self.count)
         depth = min(self.depth(k), self.count)
         nprobe = math.ceil(self.manifest.nprobe * max(1.0, depth / self.manifest.depth) / max(share, 1e-6))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tagger.index.vectors import ordered
+
 if TYPE_CHECKING:
     from tagger.index.opened import Index
     from tagger.index.vectors import Allowed, Floats, Slots
@@ -58,11 +60,10 @@ class Ranking:
         faiss.omp_set_num_threads(1)  # of this thread: queries side by side are faster than one in pieces
         index = self._index
         if index.is_exact(self._allowed):
-            scores, slots = index.vectors.top(self._query, window, self._allowed)
+            scores, slots = index.exact(self._query, window, self._allowed)
             found = slots[0] >= 0
             scores, slots = scores[0][found], slots[0][found]
-            order = np.lexsort((slots, -scores))
-            return scores[order], slots[order]
+            return ordered(scores, slots)
         candidates = index.candidates(self._query, window, self._allowed)[0]
         scores, slots = index.vectors.rank(self._query, candidates[candidates >= 0])
         return scores[:window], slots[:window]
