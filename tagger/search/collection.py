@@ -96,7 +96,8 @@ class Collection(StoredCollection):
         if image is not None:
             if embedding is not None:
                 raise QueryError("search for an image or for an embedding, not for both")
-            embedding = self._picture().embedding(_bytes_of(image))
+            data = _bytes_of(image)  # before the model is loaded for nothing
+            embedding = self._picture().embedding(data)
         return search(
             index,
             image_id=image_id,

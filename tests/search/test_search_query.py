@@ -1,0 +1,205 @@
+"""Queries: by image, by id, by tag, together; pages, folding, wrong use."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from index_kit import Oracle, collection_of, names, rows_of, vectors_of
+
+from tagger.errors import QueryError
+from tagger.index import Filter, Index, index
+from tagger.search import Collection, search
+
+DIM = 24
+N = 200
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    vectors = vectors_of(N, dim=DIM, seed=1)
+    rows = rows_of(names(0, N), vectors, seed=1).to_pylist()
+    for copy in (11, 12):  # the same bytes under other names
+        for column in ("sha256", "phash", "embedding"):
+            rows[copy][column] = rows[10][column]
+    for other, bits in ((21, 0b11), (22, 0b1)):  # the same picture, encoded again
+        rows[other]["embedding"] = rows[20]["embedding"]
+        rows[other]["phash"] = f"{int(rows[20]['phash'], 16) ^ bits:016x}"
+    from tagger.collection import SCHEMA
+
+    import pyarrow as pa
+
+    collection = collection_of(
+        tmp_path_factory.mktemp("query") / "c", [pa.Table.from_pylist(rows, SCHEMA)], dim=DIM
+    )
+    index(collection)
+    return Index.open(collection), Oracle(collection), collection
+
+
+def ids_of(found):
+    return [match.image_id for match in found.matches]
+
+
+def test_an_image_never_finds_itself(made):
+    opened, oracle, _ = made
+    for image_id in oracle.ids[::17]:
+        found = search(opened, image_id=image_id, k=30)
+        expected = [
+            one for one in oracle.nearest(oracle.rows[image_id]["embedding"], 31) if one[0] != image_id
+        ]
+        assert image_id not in ids_of(found)
+        assert [match.score for match in found.matches] == pytest.approx(
+            [s for _, s in expected[:30]], abs=2e-6
+        )
+
+
+def test_the_copies_of_an_image_are_found_unless_folded(made):
+    opened, _, _ = made
+    copies = set(names(11, 13))
+    plain = search(opened, image_id=names(10, 11)[0], k=3)
+    assert set(ids_of(plain)[:2]) == copies
+    folded = search(opened, image_id=names(10, 11)[0], k=3, fold=True)
+    first = folded.matches[0]
+    assert {first.image_id, *first.folded} == copies
+    assert copies.isdisjoint(ids_of(folded)[1:])
+
+
+def test_the_same_picture_encoded_again_is_folded_by_its_hash(made):
+    opened, oracle, _ = made
+    found = search(opened, embedding=oracle.rows[names(20, 21)[0]]["embedding"], k=5, fold=True)
+    assert {found.matches[0].image_id, *found.matches[0].folded} == set(names(20, 23))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), cuts=st.lists(st.integers(1, 60), min_size=1, max_size=6), fold=st.booleans(),
+       words=st.sampled_from([(), ("cat",), ("bridge",)]))  # fmt: skip
+def test_pages_put_together_are_one_long_answer(made, seed, cuts, fold, words):
+    opened, _, _ = made
+    query = vectors_of(1, dim=DIM, seed=seed)[0]
+    asked = Filter(tags_none=words)
+    whole = ids_of(search(opened, embedding=query, k=10_000, filter=asked, fold=fold))
+    paged, offset = [], 0
+    for k in cuts:
+        page = search(opened, embedding=query, k=k, offset=offset, filter=asked, fold=fold)
+        paged += ids_of(page)
+        assert (page.next_offset is None) == (offset + k >= len(whole))
+        offset += k
+    assert paged == whole[:offset]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999))
+def test_what_is_folded_is_every_image_once(made, seed):
+    opened, oracle, _ = made
+    found = search(opened, embedding=vectors_of(1, dim=DIM, seed=seed)[0], k=10_000, fold=True)
+    every = [one for match in found.matches for one in (match.image_id, *match.folded)]
+    assert sorted(every) == oracle.ids
+    assert len(found.matches) == N - 4
+
+
+@pytest.mark.parametrize("word", ["tabby", "cat", "CAT", "flower", "bridge"])
+def test_a_tag_finds_the_images_that_have_it_by_score(made, word):
+    opened, oracle, _ = made
+    found = search(opened, tag=word, k=10_000)
+    expected = {one: oracle.word_score(oracle.rows[one], word.lower()) for one in oracle.ids}
+    expected = {one: score for one, score in expected.items() if score}
+    assert {match.image_id: pytest.approx(match.score, abs=1e-6) for match in found.matches} == expected
+    scores = [match.score for match in found.matches]
+    assert scores == sorted(scores, reverse=True)
+    strong = search(opened, tag=word, k=10_000, filter={"min_score": 0.6})
+    assert set(ids_of(strong)) == {
+        one for one, score in expected.items() if np.float32(score) >= np.float32(0.6)
+    }
+
+
+def test_a_tag_beside_a_picture_narrows_the_search(made):
+    opened, oracle, _ = made
+    query = oracle.vectors[3]
+    found = search(opened, embedding=query, tag="cat", k=N)
+    expected = oracle.nearest(query, N, lambda row: oracle.word_score(row, "cat") > 0)
+    assert ids_of(found) == [one for one, _ in expected]
+
+
+def test_several_pictures_are_searched_by_their_mean(made):
+    opened, oracle, _ = made
+    some = oracle.ids[3:6]
+    found = search(opened, image_id=some, k=20)
+    mean = oracle.vectors[3:6].mean(axis=0)
+    expected = [one for one in oracle.nearest(mean / np.linalg.norm(mean), N) if one[0] not in some][:20]
+    assert ids_of(found) == [one for one, _ in expected]
+    assert [match.score for match in found.matches] == pytest.approx([s for _, s in expected], abs=2e-6)
+
+
+def test_pictures_that_cancel_each_other_out(made):
+    opened, oracle, _ = made
+    with pytest.raises(QueryError, match="cancel each other out"):
+        search(opened, image_id=oracle.ids[0], embedding=-oracle.vectors[0])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "there is nothing to search for: give an image"),
+        ({"tag": "dog"}, "no tag or category 'dog'"),
+        ({"image_id": "s3://nothing"}, "there is no image 's3://nothing' in the index"),
+        ({"tag": "cat", "k": 0}, "k must be a whole number from 1 to 10,000, got 0"),
+        ({"tag": "cat", "k": 10**9}, "k must be"),
+        ({"tag": "cat", "k": 1.5}, "k must be"),
+        ({"tag": "cat", "k": True}, "k must be"),
+        ({"tag": "cat", "offset": -1}, "offset must be"),
+        ({"tag": "cat", "filter": {"tags_all": ["dgo"]}}, "no tag or category 'dgo'"),
+        ({"embedding": [1.0, 2.0]}, "list of 24 numbers"),
+        (
+            {"embedding": np.ones(DIM), "model_id": "other"},
+            "made by model other, and this index is of 0123456789ab",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_wrong_use_is_said(made, asked, said):
+    opened, _, _ = made
+    with pytest.raises(QueryError, match=said):
+        search(opened, **asked)
+
+
+def test_a_match_has_the_words_of_its_row(made):
+    opened, oracle, _ = made
+    for match in search(opened, embedding=oracle.vectors[0], k=N).matches:
+        row = oracle.rows[match.image_id]
+        assert [tag["tag"] for tag in match.tags] == [tag["tag"] for tag in row["tags"]]
+        assert [one["tag"] for one in match.categories] == [one["tag"] for one in row["categories"]]
+
+
+def test_what_a_program_opens(made):
+    import tagger
+
+    collection = tagger.open(made[2].uri)
+    assert isinstance(collection, Collection)
+    image_id = names(5, 6)[0]
+    by_query = collection.search(image_id, k=4)
+    assert ids_of(by_query) == ids_of(collection.search(image_id=image_id, k=4))
+    assert collection.search("Cat").matches
+    document = by_query.to_json()
+    assert list(document) == ["model_id", "index_version", "matches", "next_offset"]
+    assert list(document["matches"][0]) == ["image_id", "score", "tags", "categories"]
+    with pytest.raises(
+        QueryError, match="'tabbi' is neither an image file, nor an image_id of the index, nor a tag"
+    ):
+        collection.search("tabbi")
+    with pytest.raises(QueryError, match="query cannot go with image"):
+        collection.search("cat", tag="cat")
+    with pytest.raises(QueryError, match="cannot be read"):
+        collection.search(image="/nonexistent.jpg")
+
+
+def test_threads_get_the_answers_of_one(made):
+    from concurrent.futures import ThreadPoolExecutor
+
+    opened, oracle, _ = made
+
+    def ask(n):
+        return ids_of(
+            search(opened, image_id=oracle.ids[n % N], k=20, filter={"tags_none": ["cat"]} if n % 3 else None)
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(400))) == [ask(n) for n in range(400)]
