@@ -7,10 +7,17 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from tagger.collection import Collection
 from tagger.engine import Run, tag
 from tagger.errors import UsageError
+from tagger.index import Indexed
 from tagger.report import write_report
+from tagger.search import Collection
+from tagger.storage import canonical_uri
+
+# Of the sample photos:
+_QUERY = "chelsea.jpg"
+_TAG = "dog"
+_LIKED = ("german_shepherd.jpg", "koala.jpg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,20 +29,22 @@ class Demo:
         collection: Folder of the collection.
         report: The HTML report.
         run: What the tagging run did.
+        index: What indexing it did.
     """
 
     photos: str
     collection: str
     report: str
     run: Run
+    index: Indexed
 
     def to_json(self) -> dict[str, Any]:
         """Return what `tagger demo --json` prints."""
-        return {**asdict(self), "run": self.run.to_json()}
+        return {**asdict(self), "run": self.run.to_json(), "index": self.index.to_json()}
 
 
 def demo(folder: Path, *, say: Callable[[str], None], quiet: bool = False) -> Demo:
-    """Tag the sample photos and write a report.
+    """Tag the sample photos, index them, search, recommend, and write a report.
 
     Args:
         folder: Where everything goes; photos and results of an earlier demo are used again.
@@ -59,9 +68,22 @@ def demo(folder: Path, *, say: Callable[[str], None], quiet: bool = False) -> De
     opened = Collection.open(str(collection))
     for row in _some_rows(opened):
         say(row)
+    say(f"$ tagger index {collection}")
+    indexed = opened.index()
+    say(f"{indexed.count} images indexed in {indexed.seconds:.1f} s")
+    say(f"$ tagger search {collection} {photos / _QUERY} -k 3")
+    for match in opened.search(image=photos / _QUERY, k=3).matches:
+        say(str(match))
+    say(f"$ tagger search {collection} {_TAG} -k 3")
+    for match in opened.search(tag=_TAG, k=3).matches:
+        say(str(match))
+    liked = [canonical_uri(str(photos / name)) for name in _LIKED]
+    say(f"$ tagger recommend {collection} {' '.join(f'--like {one}' for one in liked)} -k 3")
+    for match in opened.recommend(liked, k=3).matches:
+        say(str(match))
     say(f"$ tagger report {collection}")
     report = write_report(opened)
-    return Demo(photos=str(photos), collection=str(collection), report=report.out, run=run)
+    return Demo(photos=str(photos), collection=str(collection), report=report.out, run=run, index=indexed)
 
 
 def _put_photos(folder: Path, photos: Path) -> None:

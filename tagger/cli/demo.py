@@ -12,7 +12,7 @@ from tagger.cli import print_json
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
 def demo(folder: Path, *, quiet: bool, as_json: bool) -> int:
-    """Tag sample photos in FOLDER, write a report, and say where everything is."""
+    """Tag sample photos in FOLDER, index and search them, write a report, and say where everything is."""
     from tagger.demo import demo as run_demo
 
     result = run_demo(folder, say=lambda line: click.echo(line, err=as_json), quiet=quiet)

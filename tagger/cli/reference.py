@@ -15,7 +15,11 @@ _JSON_KEYS = {
     "check": "ok, rows, tagged, failed, findings, notes",
     "report": "out, size_bytes, images, tagged, failed",
     "models": "models: [{name, input_px, dim, licence, weights, default}]",
-    "demo": "photos, collection, report, run",
+    "index": "version, kind, count, dim, recall_at_10, seconds, bytes, table_version, how",
+    "search": "model_id, index_version, matches: [{image_id, score, tags, categories}], next_offset; with "
+    "--fold also folded: [image_id] in a match that stands for others",
+    "recommend": "as search, with because: image_id in each match",
+    "demo": "photos, collection, report, run, index",
 }
 
 

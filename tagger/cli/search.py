@@ -12,8 +12,6 @@ from tagger.errors import UsageError
 if TYPE_CHECKING:
     from tagger.search import Collection, Found
 
-_MOST_TAGS = 3
-
 
 def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which images may be found."""
@@ -97,7 +95,7 @@ def recommend(
     if diversity is not None:
         given["diversity"] = diversity
     if not like:
-        raise UsageError("name at least one liked image with --like")
+        raise UsageError("name at least one liked image with --like, or a file with --events")
     opened = _open(collection, anonymous=anonymous)
     found = opened.recommend(like, dislike, filter=asked, **given)
     _warn_if_behind(opened)
@@ -110,12 +108,7 @@ def _print_found(found: "Found", *, as_json: bool) -> None:
         print_json(found.to_json())
         return
     for match in found.matches:
-        words = ", ".join(f"{tag['tag']} {tag['score']:.2f}" for tag in match.tags[:_MOST_TAGS])
-        because = f"  because of {match.because}" if match.because else ""
-        folded = f"  and {len(match.folded)} more of it" if match.folded else ""
-        print(
-            f"{match.score:.3f}  {printable(match.image_id)}  {printable(words + because + folded)}".rstrip()
-        )
+        print(printable(str(match)))
     if not found.matches:
         print("no image matches", file=sys.stderr)
     elif found.next_offset is not None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,12 +19,21 @@ from tagger.collection import new_run_id
 from tagger.collection.checks import HEADS_FOLDER
 from tagger.index.codes import FLAT_MOST, Codes, plan_codes
 from tagger.index.files import put_file, sha256_of_file
-from tagger.index.filling import Filled, fill, no_rows, sample, scan
+from tagger.index.filling import Filled, fill, no_facts, no_rows, sample, scan
 from tagger.index.ids import IDS_NAME, write_ids
 from tagger.index.ids import SCHEMA as IDS_SCHEMA
 from tagger.index.manifest import FileEntry, Kind, Manifest, Segment
 from tagger.index.probe import EXACT, QUERIES, Effort, Probe, choose_effort
-from tagger.index.words import COLUMNS, POSTINGS_NAME, WORDS_NAME, make_words, write_arrow
+from tagger.index.words import (
+    COLUMNS,
+    POSTINGS_NAME,
+    WORDS_NAME,
+    Speech,
+    hear,
+    join_speech,
+    make_words,
+    write_arrow,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,8 +72,9 @@ class Content:
     """An index that is being made, before it is written.
 
     Attributes:
-        rows: Facts and words of its images.
-        slots: Their slots, ascending, one for each row.
+        facts: Rows of ids.parquet without slots.
+        speech: The words of the same images.
+        slots: Their slots, ascending.
         segments: Vector files, by slot.
         entries: Their entries.
         codes: None for `flat`.
@@ -71,7 +82,8 @@ class Content:
         spread: Mean squared distance from the centres of the lists.
     """
 
-    rows: pa.Table
+    facts: pa.Table
+    speech: Speech
     slots: Slots
     segments: tuple[Segment, ...]
     entries: tuple[FileEntry, ...]
@@ -153,7 +165,11 @@ def _train(
         lists //= 2
     say(f"training {lists:,} lists with {len(rest):,} embeddings")
     codes = Codes.train(vectors[rest], replace(plan, lists=lists))
-    return codes, Probe.of([ids[place] for place in held_out], vectors[held_out].copy()), plan.kind
+    return (
+        codes,
+        Probe.of([ids[place] for place in held_out], vectors[held_out].astype(np.float32)),
+        plan.kind,
+    )
 
 
 def partitions(parts: Sequence[LivePart], rows: int) -> list[Partition]:
@@ -201,12 +217,16 @@ def gather(filled: Sequence[Filled], codes: Codes | None, probe: Probe) -> Conte
         if codes is not None and one.codes is not None:
             codes.merge(Codes.from_bytes(one.codes))
         probe = probe.joined(one.probe)
-    rows = pa.concat_tables([no_rows(), *(one.rows for one in filled)])
+    facts = pa.concat_tables([no_facts(), *(one.facts for one in filled)])
+    speech = {
+        name: join_speech([hear(no_rows())[name], *(one.speech[name] for one in filled)]) for name in COLUMNS
+    }
     slots = np.concatenate([np.empty(0, np.int64), *(one.slots for one in filled)])
     spread = sum(one.spread for one in filled) / max(1, len(slots))
     some = [one for one in filled if one.segment.rows]
     return Content(
-        rows,
+        facts,
+        speech,
         slots,
         tuple(one.segment for one in some),
         tuple(one.entry for one in some),
@@ -240,8 +260,8 @@ def write(
         folder: For temporary files.
         started: When the work began, on the monotonic clock.
         say: Takes a line at a time for the person who waits.
-        older: The version that this one was made from: where a file comes out the same, that one's is used, and
-            with the same images its codes and their recall, too.
+        older: The version that this one was made from: where a file comes out the same, that one's is used,
+            and with the same images its codes and their recall, too.
         drift: How far the newest images are from the centres of their lists, compared with those it was
             trained with.
     """
@@ -255,18 +275,17 @@ def write(
         entries.append(known.get((name, sha256_of_file(path))) or put_file(store, version, path))
         path.unlink(missing_ok=True)
 
-    words, postings = make_words(content.rows, content.slots)
-    facts = content.rows.drop_columns(list(COLUMNS)).append_column(
-        "slot", pa.array(content.slots, pa.int64())
-    )
-    order = pc.sort_indices(facts.column("image_id"))
-    keep(IDS_NAME, lambda path: write_ids(path, facts.take(order).select(IDS_SCHEMA.names)))
-    keep(WORDS_NAME, lambda path: write_arrow(path, words.take(order)))
-    keep(POSTINGS_NAME, lambda path: write_arrow(path, postings))
+    order = pc.sort_indices(content.facts.column("image_id")).to_numpy()
+    words, postings = make_words(content.speech, content.slots, order)
+    keep(WORDS_NAME, partial(write_arrow, table=words))
+    keep(POSTINGS_NAME, partial(write_arrow, table=postings))
+    del words, postings  # some 200 MB for a million images
+    facts = content.facts.append_column("slot", pa.array(content.slots, pa.int64())).take(order)
+    keep(IDS_NAME, lambda path: write_ids(path, facts.select(IDS_SCHEMA.names)))
     if content.codes is not None:
         effort = choose_effort(content.codes, content.probe)
         say(f"recall@10 {effort.recall or 0:.3f} with {effort.nprobe} lists and {effort.depth} candidates")
-        keep(CODES_NAME, content.codes.to_bytes().tofile)
+        keep(CODES_NAME, content.codes.write)
         keep(PROBE_NAME, lambda path: write_arrow(path, content.probe.to_table()))
     elif older is not None and kind != "flat":  # the same images
         effort = Effort(older.nprobe, older.depth, older.recall_at_10, older.recall_queries)

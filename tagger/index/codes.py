@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from tagger.index.manifest import Kind
-    from tagger.index.vectors import Allowed, Floats, Slots
+    from tagger.index.vectors import Allowed, Floats, Halves, Slots
 
 FLAT_MOST: Final = 20_000
 """Vectors that are searched exactly in 3 ms by one core of the slower machine of docs/benchmarks.md; above it
@@ -34,6 +36,7 @@ _CODE_STEP: Final = 32
 _PQ_DIMS_A_BYTE: Final = 4
 _LEAST_FOR_PQ: Final = 4096  # images: its 256 centroids a byte have to be trained, too
 _ROUNDS: Final = 10  # of k-means
+_BLOCK_ROWS: Final = 16_384  # that are float32 at once
 _AXES_ROWS: Final = 32_768  # whose principal axes are computed
 
 
@@ -81,7 +84,7 @@ class Codes:
         self._ivf = faiss.extract_index_ivf(index)
 
     @classmethod
-    def train(cls, sample: Floats, plan: CodesPlan) -> Codes:
+    def train(cls, sample: Floats | Halves, plan: CodesPlan) -> Codes:
         """Train projection, lists and codes.
 
         Args:
@@ -91,7 +94,12 @@ class Codes:
         import faiss
 
         projection, dim = _principal_axes(sample)
-        small = projection.apply(np.ascontiguousarray(sample))
+        small = np.concatenate(
+            [
+                projection.apply(np.ascontiguousarray(sample[start : start + _BLOCK_ROWS], np.float32))
+                for start in range(0, len(sample), _BLOCK_ROWS)
+            ]
+        )
         coarse = faiss.IndexFlatL2(dim)
         if plan.kind == "ivf-pq":
             ivf = faiss.IndexIVFPQ(coarse, dim, plan.lists, dim // _PQ_DIMS_A_BYTE, 8)
@@ -120,7 +128,7 @@ class Codes:
         except RuntimeError as error:
             raise ValueError(str(error).strip().rpartition("\n")[2]) from None
         if not isinstance(index, faiss.IndexPreTransform) or faiss.try_extract_index_ivf(index) is None:
-            raise ValueError("it is not a projection and an inverted file")  # noqa: TRY004 - of a file
+            raise ValueError("it is not a projection and an inverted file")
         return cls(index)
 
     def to_bytes(self) -> npt.NDArray[np.uint8]:
@@ -129,6 +137,12 @@ class Codes:
 
         data: npt.NDArray[np.uint8] = faiss.serialize_index(self._index)
         return data
+
+    def write(self, path: Path) -> None:
+        """Write it to a file, with no second copy in memory."""
+        import faiss
+
+        faiss.write_index(self._index, str(path))
 
     @property
     def faiss_index(self) -> Any:
@@ -231,14 +245,14 @@ class Codes:
         return slots  # type: ignore[no-any-return]
 
 
-def _principal_axes(sample: Floats) -> tuple[Any, int]:
+def _principal_axes(sample: Floats | Halves) -> tuple[Any, int]:
     """Return FAISS's projection on the axes that keep most of the variance, and how many there are."""
     import faiss
 
-    rows = sample[:: -(-len(sample) // _AXES_ROWS)]
+    rows = sample[:: -(-len(sample) // _AXES_ROWS)].astype(np.float32)
     centre = rows.mean(axis=0, dtype=np.float64)
-    spread = (rows - centre.astype(np.float32)).astype(np.float32)
-    values, axes = np.linalg.eigh((spread.T @ spread).astype(np.float64))
+    rows -= centre.astype(np.float32)
+    values, axes = np.linalg.eigh((rows.T @ rows).astype(np.float64))
     kept = np.cumsum(values[::-1]) / max(float(values.sum()), 1e-30)
     needed = int(np.searchsorted(kept, _KEPT_VARIANCE)) + 1
     d = sample.shape[1]

@@ -12,12 +12,13 @@ import pyarrow.compute as pc
 
 from tagger.collection.parts import part_key
 from tagger.collection.reading import open_parquet
+from tagger.collection.schema import SCHEMA as TABLE_SCHEMA
 from tagger.errors import RunError
 from tagger.index.files import put_file
-from tagger.index.ids import FACTS
+from tagger.index.ids import FACTS, FACTS_SCHEMA, facts_of
 from tagger.index.manifest import FileEntry, Segment
 from tagger.index.vectors import VectorWriter
-from tagger.index.words import COLUMNS
+from tagger.index.words import COLUMNS, Speech, hear, join_speech
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from tagger.collection import LivePart, TagsTable
     from tagger.index.codes import Codes
     from tagger.index.probe import Probe
-    from tagger.index.vectors import Floats, Slots
+    from tagger.index.vectors import Floats, Halves, Slots
     from tagger.storage import Store
 
 ROW_COLUMNS: Final = ("image_id", *FACTS, *COLUMNS, "status", "embedding")
@@ -42,7 +43,8 @@ class Filled:
     """What one partition adds to an index; picklable.
 
     Attributes:
-        rows: image_id, facts and words of its images, by slot.
+        facts: Rows of ids.parquet without slots, by slot.
+        speech: The words of its images, by slot.
         slots: Their slots, ascending.
         segment: Its vectors.
         entry: The file they are in.
@@ -51,7 +53,8 @@ class Filled:
         spread: Sum of its images' squared distances from the centres of their lists.
     """
 
-    rows: pa.Table
+    facts: pa.Table
+    speech: Speech
     slots: Slots
     segment: Segment
     entry: FileEntry
@@ -85,7 +88,7 @@ def tagged(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 def sample(
     store: Store, parts: Sequence[LivePart], n: int, *, dim: int, seed: int
-) -> tuple[list[str], Floats]:
+) -> tuple[list[str], Halves]:
     """Return about `n` random images, of row groups all over the table.
 
     Args:
@@ -96,7 +99,8 @@ def sample(
         seed: The same seed and parts give the same images.
 
     Returns:
-        Their ids, and their embeddings, shape (N, D); a table with fewer images gives all of them.
+        Their ids, and their embeddings, shape (N, D), in the float16 that they were rounded to; a table with
+        fewer images gives all of them.
     """
     rng = np.random.default_rng(seed)
     with ThreadPoolExecutor(_SAMPLE_THREADS) as pool:
@@ -115,7 +119,7 @@ def sample(
         chosen = np.sort(rng.permutation(len(groups))[:wanted])
         share = min(1.0, 1.02 * n / max(1, sum(groups[place][3] for place in chosen)))
 
-        def read(place: int) -> tuple[list[str], Floats]:
+        def read(place: int) -> tuple[list[str], Halves]:
             part, metadata, number, _ = groups[place]
             file = open_parquet(store, part_key(part.path), part.size_bytes, metadata)
             columns = ["image_id", "status", "embedding"]
@@ -126,11 +130,11 @@ def sample(
             )
             take = np.random.default_rng([seed, place]).random(rows.num_rows) < share
             rows = rows.filter(pa.array(take))
-            return rows.column("image_id").to_pylist(), embeddings_of(rows, dim)
+            return rows.column("image_id").to_pylist(), embeddings_of(rows, dim).astype(np.float16)
 
         found = list(pool.map(read, chosen.tolist()))
     ids = [image_id for some, _ in found for image_id in some]
-    vectors = np.concatenate([some for _, some in found]) if found else np.empty((0, dim), np.float32)
+    vectors = np.concatenate([some for _, some in found]) if found else np.empty((0, dim), np.float16)
     return ids, vectors
 
 
@@ -161,7 +165,7 @@ def fill(
     """
     path = folder / f"vectors-{start:012d}.f16"
     writer = VectorWriter(path, dim)
-    kept: list[pa.RecordBatch] = []
+    facts, speeches = [no_facts()], [hear(no_rows())]
     spread = 0.0
     for batch in batches:
         rows = tagged(batch)
@@ -173,22 +177,32 @@ def fill(
         if codes is not None:
             spread += codes.add(vectors, slots)
         probe = probe.compared(rows.column("image_id").to_pylist(), vectors, slots)
-        kept.append(rows.select([name for name in ROW_COLUMNS if name not in ("status", "embedding")]))
+        facts.append(facts_of(rows))
+        speeches.append(hear(rows))
     n = writer.rows
     padded = writer.close(reserve)
     entry = put_file(store, version, path)
     path.unlink(missing_ok=True)
-    table = pa.Table.from_batches(kept) if kept else no_rows()
-    segment = Segment(entry.name, start, padded)
-    return Filled(table, np.arange(start, start + n), segment, entry, None, probe, spread)
+    return Filled(
+        pa.concat_tables(facts),
+        {name: join_speech([one[name] for one in speeches]) for name in COLUMNS},
+        np.arange(start, start + n),
+        Segment(entry.name, start, padded),
+        entry,
+        None,
+        probe,
+        spread,
+    )
+
+
+def no_facts() -> pa.Table:
+    """Return a table of no images with the columns of `Filled.facts`."""
+    return FACTS_SCHEMA.empty_table()
 
 
 def no_rows() -> pa.Table:
-    """Return a table of no images with the columns of `Filled.rows`."""
-    from tagger.collection import SCHEMA
-
-    names = [name for name in ROW_COLUMNS if name not in ("status", "embedding")]
-    return pa.schema([SCHEMA.field(name) for name in names]).empty_table()
+    """Return no rows of what an index takes from the tags table."""
+    return pa.schema([TABLE_SCHEMA.field(name) for name in ROW_COLUMNS]).empty_table()
 
 
 def scan(table: TagsTable, parts: Sequence[str] | None = None) -> pa.RecordBatchReader:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 IDS_NAME: Final = "ids.parquet"
 
 FACTS: Final = ("etag", "tagged_at", "width_px", "height_px", "sha256", "phash")
-"""Columns of the tags table that are kept beside the id."""
+"""Columns of the tags table that become those beside the id."""
 
 SCHEMA: Final = pa.schema(
     [
@@ -35,10 +35,13 @@ SCHEMA: Final = pa.schema(
         pa.field("tagged_at", pa.timestamp("us", tz="UTC"), nullable=False),
         ("width_px", pa.int32()),
         ("height_px", pa.int32()),
-        ("sha256", pa.string()),
-        ("phash", pa.string()),
+        ("content", pa.uint64()),
+        ("phash", pa.uint64()),
     ]
 )
+"""`content` is the first 64 bits of the sha256: equal for equal bytes."""
+
+FACTS_SCHEMA: Final = SCHEMA.remove(SCHEMA.get_field_index("slot"))
 
 _GROUP_ROWS: Final = 131_072
 _ENCODING: Final = {
@@ -135,7 +138,7 @@ class Ids:
     @cached_property
     def phash(self) -> npt.NDArray[np.uint64]:
         """Perceptual hashes by place; 0 where there is none, see `has_phash`."""
-        return _from_hex(self._table.column("phash"))
+        return _filled(self._table.column("phash"))
 
     @cached_property
     def has_phash(self) -> npt.NDArray[np.bool_]:
@@ -145,25 +148,31 @@ class Ids:
 
     @cached_property
     def content(self) -> npt.NDArray[np.uint64]:
-        """The first 64 bits of the sha256 by place: equal for equal bytes."""
-        return _from_hex(pc.utf8_slice_codeunits(self._table.column("sha256"), 0, 16))
+        """The first 64 bits of the sha256 by place; 0 where there is none."""
+        return _filled(self._table.column("content"))
 
     def _bytes(self, place: int) -> bytes:
         return bytes(self._text[self._offsets[place] : self._offsets[place + 1]])
 
 
-def _from_hex(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """Turn 16 hexadecimal digits a row into numbers; 0 for null, and for what is not that long."""
-    fits = pc.fill_null(pc.equal(pc.binary_length(column), 16), False)
-    padded = pc.if_else(fits, column, "0" * 16)
-    text = "".join(padded.to_pylist())
-    raw = bytes.fromhex(text)
-    return np.frombuffer(raw, ">u8").astype(np.uint64)
+def _filled(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    return np.asarray(pc.fill_null(column, pa.scalar(0, pa.uint64())).to_numpy(), np.uint64)
 
 
-def sort_by_id(table: pa.Table) -> pa.Table:
-    """Return rows in the order of the file."""
-    return table.take(pc.sort_indices(table.column("image_id")))
+def facts_of(rows: pa.RecordBatch) -> pa.Table:
+    """Return what ids.parquet says of rows of the tags table, but for their slots."""
+    columns = {name: rows.column(name) for name in SCHEMA.names if name in rows.schema.names}
+    columns["content"] = _first_64_bits(pc.utf8_slice_codeunits(rows.column("sha256"), 0, 16))
+    columns["phash"] = _first_64_bits(rows.column("phash"))
+    return pa.table(columns, schema=FACTS_SCHEMA)
+
+
+def _first_64_bits(digits: pa.Array) -> pa.Array:
+    """Turn 16 hexadecimal digits a row into numbers; null for null, and for what is not that."""
+    fits = pc.fill_null(pc.match_substring_regex(digits, "^[0-9a-f]{16}$"), False)
+    text = "".join(pc.if_else(fits, digits, "0" * 16).to_pylist())
+    numbers = np.frombuffer(bytes.fromhex(text), ">u8").astype(np.uint64)
+    return pa.array(numbers, pa.uint64(), mask=~fits.to_numpy(zero_copy_only=False))
 
 
 def changes(held: pa.Table, rows: pa.Table) -> tuple[pa.Array, pa.Array]:

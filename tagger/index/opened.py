@@ -219,7 +219,7 @@ class Index:
         return scores, slots
 
     def exact(self, queries: Floats, k: int, allowed: Allowed | None) -> tuple[Floats, Slots]:
-        """Look at every vector that may be answered with; as `nearest`, on the threads FAISS is told to use."""
+        """Look at every vector that may be answered with; as `nearest`, on as many threads as FAISS has."""
         return self.vectors.top(queries, k, self._alive if allowed is None else allowed)
 
     def is_exact(self, allowed: Allowed | None) -> bool:

@@ -20,7 +20,16 @@ from tagger.index.filling import fill, no_rows, scan
 from tagger.index.ids import IDS_NAME, changes, read_ids
 from tagger.index.manifest import Segment
 from tagger.index.probe import Probe
-from tagger.index.words import COLUMNS, POSTINGS_NAME, WORDS_NAME, read_arrow, spell_words
+from tagger.index.words import (
+    COLUMNS,
+    POSTINGS_NAME,
+    WORDS_NAME,
+    Speech,
+    hear,
+    join_speech,
+    read_arrow,
+    read_speech,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,21 +119,18 @@ def update(
     kept = np.flatnonzero(~dead[slots])
     kept = kept[np.argsort(slots[kept], kind="stable")]
     survivors = ids.take(kept)
-    kept_words = (
-        _old_words(shelf, held).take(kept)
+    older = (
+        {name: spoken.take(kept) for name, spoken in _old_words(shelf, held).items()}
         if _same_words(collection, held)
         else _words_of(collection, survivors.column("image_id"))
     )
-    older = survivors.drop_columns(["slot"])
-    for name in COLUMNS:
-        older = older.append_column(no_rows().schema.field(name), kept_words.column(name))
-    older = older.select(no_rows().schema.names)
     segments, entries = list(held.segments), [held.file(segment.file) for segment in held.segments]
     if filled.segment.rows:
         segments.append(Segment(filled.entry.name, held.slots, filled.segment.rows))
         entries.append(filled.entry)
     content = Content(
-        pa.concat_tables([older.cast(no_rows().schema), filled.rows.cast(no_rows().schema)]),
+        pa.concat_tables([survivors.drop_columns(["slot"]), filled.facts]),
+        {name: join_speech([older[name], filled.speech[name]]) for name in COLUMNS},
         np.concatenate([slots[kept], filled.slots]),
         tuple(segments),
         tuple(entries),
@@ -195,15 +201,17 @@ def _only(collection: Collection, wanted: pa.Table) -> Iterator[pa.RecordBatch]:
                 yield rows
 
 
-def _old_words(shelf: Shelf, held: Manifest) -> pa.Table:
+def _old_words(shelf: Shelf, held: Manifest) -> Speech:
     words = read_arrow(shelf.open(held.file(WORDS_NAME)))
-    postings = read_arrow(shelf.open(held.file(POSTINGS_NAME)))
-    return spell_words(words, postings)
+    return read_speech(words, read_arrow(shelf.open(held.file(POSTINGS_NAME))))
 
 
-def _words_of(collection: Collection, image_ids: pa.ChunkedArray) -> pa.Table:
+def _words_of(collection: Collection, image_ids: pa.ChunkedArray) -> Speech:
     """Return the words of images from the table, in the order of `image_ids`."""
-    names = ["image_id", *COLUMNS]
-    found = collection.table.scan(names, batch_rows=65_536).read_all()
-    places = pc.index_in(image_ids, value_set=found.column("image_id").combine_chunks())
-    return found.select(list(COLUMNS)).take(places)
+    ids, speeches = [], [hear(no_rows())]
+    for batch in collection.table.scan(["image_id", *COLUMNS], batch_rows=65_536):
+        ids.append(batch.column("image_id"))
+        speeches.append(hear(batch))
+    places = pc.index_in(image_ids, value_set=pa.chunked_array(ids, pa.string()).combine_chunks())
+    order = places.combine_chunks().to_numpy(zero_copy_only=False).astype(np.int64)
+    return {name: join_speech([one[name] for one in speeches]).take(order) for name in COLUMNS}

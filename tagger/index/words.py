@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.collection.schema import SCHEMA as TABLE_SCHEMA
-
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -51,53 +50,126 @@ POSTINGS_SCHEMA: Final = pa.schema(
 )
 
 
-def make_words(rows: pa.Table, slots: Slots) -> tuple[pa.Table, pa.Table]:
-    """Turn the words of the tags table into the two tables of an index.
+@dataclass(frozen=True)
+class Spoken:
+    """The words of one kind of some images, in few bytes.
+
+    Attributes:
+        vocabulary: Every word once, sorted.
+        numbers: Positions in `vocabulary`: the words of the first image, best first, then those of the next.
+        scores: Of each of them.
+        lengths: How many each image has.
+    """
+
+    vocabulary: pa.Array
+    numbers: npt.NDArray[np.int32]
+    scores: Floats
+    lengths: npt.NDArray[np.int32]
+
+    def take(self, places: npt.NDArray[np.int64]) -> Spoken:
+        """Return the words of some of the images, in the order of `places`."""
+        ends = np.cumsum(self.lengths)
+        lengths = self.lengths[places]
+        firsts = ends[places] - lengths
+        before = np.cumsum(lengths) - lengths
+        flat = np.arange(lengths.sum()) + np.repeat(firsts - before, lengths)
+        return Spoken(self.vocabulary, self.numbers[flat], self.scores[flat], lengths)
+
+
+Speech = dict[str, Spoken]
+"""By column of the tags table: `tags`, `categories`, `colors`."""
+
+
+def hear(rows: pa.RecordBatch | pa.Table) -> Speech:
+    """Take the words out of rows of the tags table."""
+    heard = {}
+    for name, (_, word, score) in COLUMNS.items():
+        column = rows.column(name)
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+        flat = column.flatten()
+        spelled = flat.field(word).dictionary_encode()
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        scores = np.asarray(flat.field(score).to_numpy(zero_copy_only=False), np.float32)
+        numbers = np.asarray(spelled.indices.to_numpy(zero_copy_only=False), np.int32)
+        heard[name] = join_speech([Spoken(spelled.dictionary, numbers, scores, lengths)])
+    return heard
+
+
+def join_speech(pieces: Sequence[Spoken]) -> Spoken:
+    """Put the words of several batches of images behind each other."""
+    words = [piece.vocabulary.cast(pa.string()) for piece in pieces]
+    vocabulary = pc.unique(pa.chunked_array(words, pa.string())).sort()
+    numbers = []
+    for piece, own in zip(pieces, words, strict=True):
+        new = pc.index_in(own, value_set=vocabulary).to_numpy(zero_copy_only=False).astype(np.int32)
+        numbers.append(new[piece.numbers])
+    return Spoken(
+        vocabulary,
+        np.concatenate([np.empty(0, np.int32), *numbers]),
+        np.concatenate([np.empty(0, np.float32), *(piece.scores for piece in pieces)]),
+        np.concatenate([np.empty(0, np.int32), *(piece.lengths for piece in pieces)]),
+    )
+
+
+def make_words(speech: Speech, slots: Slots, order: npt.NDArray[np.int64]) -> tuple[pa.Table, pa.Table]:
+    """Turn words into the two tables of an index.
 
     Args:
-        rows: Columns `tags`, `categories`, `colors` of the images.
+        speech: Words of the images.
         slots: Of the same images, ascending.
+        order: Positions of the images in the order of ids.parquet.
 
     Returns:
-        Tables of `WORDS_SCHEMA`, in the order of `rows`, and of `POSTINGS_SCHEMA`.
+        Tables of `WORDS_SCHEMA`, in that order, and of `POSTINGS_SCHEMA`.
     """
     lists: list[pa.Array] = []
     postings: list[pa.Table] = []
     first = 0
-    for name, (kind, word, score) in COLUMNS.items():
-        column = rows.column(name).combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    for name, (kind, _, _) in COLUMNS.items():
+        spoken = speech[name]
+        postings.append(_postings(kind, spoken, slots))
+        lists.append(_lists(spoken.take(order), first))
+        first += len(spoken.vocabulary)
+    return pa.Table.from_arrays(lists, schema=WORDS_SCHEMA), pa.concat_tables(postings)
+
+
+def read_speech(words: pa.Table, postings: pa.Table) -> Speech:
+    """Return the words of an index, in the order of ids.parquet."""
+    kinds = postings.column("kind").to_pylist()
+    spelled = postings.column("word").combine_chunks()
+    speech = {}
+    first = 0
+    for name, (kind, _, _) in COLUMNS.items():
+        many = kinds.count(kind)
+        column = words.column(name).combine_chunks()
         flat = column.flatten()
-        texts, scores = flat.field(word), flat.field(score).to_numpy(zero_copy_only=False)
-        vocabulary = pc.unique(texts).sort()
-        numbers = pc.index_in(texts, value_set=vocabulary).to_numpy(zero_copy_only=False)
-        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-        lists.append(_lists(numbers + first, scores, lengths))
-        postings.append(_postings(kind, vocabulary, numbers, np.repeat(slots, lengths), scores))
-        first += len(vocabulary)
-    words = pa.Table.from_arrays(lists, schema=WORDS_SCHEMA)
-    return words, pa.concat_tables(postings)
+        numbers = np.asarray(flat.field("word").to_numpy(zero_copy_only=False), np.int32) - first
+        scores = np.asarray(flat.field("score").to_numpy(zero_copy_only=False), np.float32)
+        lengths = np.asarray(pc.list_value_length(column).to_numpy(zero_copy_only=False), np.int32)
+        speech[name] = Spoken(spelled.slice(first, many), numbers, scores, lengths)
+        first += many
+    return speech
 
 
-def _lists(numbers: npt.NDArray[Any], scores: Floats, lengths: npt.NDArray[Any]) -> pa.ListArray:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+def _lists(spoken: Spoken, first: int) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum(spoken.lengths)]).astype(np.int32)
     values = pa.StructArray.from_arrays(
-        [pa.array(numbers, pa.int32()), pa.array(scores, pa.float32())], fields=list(_WORD)
+        [pa.array(spoken.numbers + np.int32(first), pa.int32()), pa.array(spoken.scores, pa.float32())],
+        fields=list(_WORD),
     )
     return pa.ListArray.from_arrays(pa.array(offsets), values, type=WORDS_SCHEMA.field(0).type)
 
 
-def _postings(
-    kind: str, vocabulary: pa.Array, numbers: npt.NDArray[Any], slots: Slots, scores: Floats
-) -> pa.Table:
+def _postings(kind: str, spoken: Spoken, slots: Slots) -> pa.Table:
     from pyroaring import BitMap
 
+    vocabulary, numbers = spoken.vocabulary, spoken.numbers
     small = numbers.astype(np.uint16) if len(vocabulary) < 2**16 else numbers  # which sorts by radix
     order = np.argsort(small, kind="stable")
-    ends = np.cumsum(np.bincount(numbers, minlength=len(vocabulary)))
+    ends = np.cumsum(np.bincount(numbers, minlength=len(vocabulary))).astype(np.int64)
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-    by_word = slots[order].astype(np.uint32)
+    by_word = np.repeat(slots.astype(np.uint32), spoken.lengths)[order]
     bitmaps = [BitMap(by_word[start:end]).serialize() for start, end in zip(starts, ends, strict=True)]
     offsets = pa.array(np.concatenate([[0], ends]).astype(np.int64))
     return pa.Table.from_arrays(
@@ -105,33 +177,10 @@ def _postings(
             pa.array([kind] * len(vocabulary), pa.string()),
             vocabulary.cast(pa.string()),
             pa.array(bitmaps, pa.binary()),
-            pa.LargeListArray.from_arrays(offsets, pa.array(scores[order], pa.float32())),
+            pa.LargeListArray.from_arrays(offsets, pa.array(spoken.scores[order], pa.float32())),
         ],
         schema=POSTINGS_SCHEMA,
     )
-
-
-def spell_words(words: pa.Table, postings: pa.Table) -> pa.Table:
-    """Turn rows of words.arrow back into columns of the tags table; `source` is not kept, and null."""
-    vocabulary = postings.column("word").combine_chunks()
-    columns = {}
-    for name, (_, word, score) in COLUMNS.items():
-        column = words.column(name).combine_chunks()
-        flat = column.flatten()
-        fields = {word: vocabulary.take(flat.field("word")), score: flat.field("score")}
-        kind = TABLE_SCHEMA.field(name).type
-        values = [
-            fields[field.name] if field.name in fields else pa.nulls(len(flat), field.type)
-            for field in kind.value_type
-        ]
-        offsets = np.concatenate(
-            [[0], np.cumsum(pc.list_value_length(column).to_numpy(zero_copy_only=False))]
-        )
-        columns[name] = pa.ListArray.from_arrays(
-            pa.array(offsets.astype(np.int32)),
-            pa.StructArray.from_arrays(values, fields=list(kind.value_type)),
-        ).cast(kind)
-    return pa.table(columns)
 
 
 def write_arrow(path: Path, table: pa.Table) -> None:

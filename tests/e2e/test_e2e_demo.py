@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 def test_demo_tags_and_reports(tmp_path: Path) -> None:
     record = tagger("demo", tmp_path / "demo", "--json").require().json
-    assert list(record) == ["photos", "collection", "report", "run"]
+    assert list(record) == ["photos", "collection", "report", "run", "index"]
     photos = list(Path(record["photos"]).iterdir())
     rows = rows_of(record["collection"]).to_pylist()
     assert record["run"]["tagged"] == len(photos) == len(rows) >= 5
