@@ -70,10 +70,19 @@ class Probe:
         for column, image_id in enumerate(image_ids):
             if image_id in mine:
                 scores[mine[image_id], column] = -np.inf
-        keep = min(KEPT, len(slots))
-        places = np.argpartition(-scores, keep - 1, axis=1)[:, :keep]
-        best = np.take_along_axis(scores, places, axis=1)
-        found = np.where(np.isneginf(best), -1, slots[places])
+        rows, columns = np.nonzero(scores > self.scores[:, -1:])
+        if len(rows) > KEPT * len(self):  # as of the first batches, in which most are new
+            keep = min(KEPT, len(slots))
+            columns = np.argpartition(-scores, keep - 1, axis=1)[:, :keep].reshape(-1)
+            rows = np.repeat(np.arange(len(self)), keep)
+        if not len(rows):
+            return self
+        counts = np.bincount(rows, minlength=len(self))
+        place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        best = np.full((len(self), counts.max()), -np.inf, np.float32)
+        found = np.full(best.shape, -1, np.int64)
+        best[rows, place] = scores[rows, columns]
+        found[rows, place] = np.where(np.isneginf(best[rows, place]), -1, slots[columns])
         return self._merged(best, found)
 
     def joined(self, other: Probe) -> Probe:

