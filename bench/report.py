@@ -111,11 +111,14 @@ def render(results: dict[str, Any]) -> str:
                 _peer_rows(results),
             ),
             "### Promises",
-            markdown_table(
-                ["", "promised", "measured", ""], [_target_row(target) for target in targets(results)]
-            ),
+            targets_table(targets(results)),
         ]
     )
+
+
+def targets_table(found: Sequence[Target]) -> str:
+    """Return promises beside what was measured."""
+    return markdown_table(["", "promised", "measured", ""], [_target_row(target) for target in found])
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -138,16 +141,16 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), line(rule), *(line(row) for row in rows)])
 
 
-def replace_block(text: str, block: str) -> str:
+def replace_block(text: str, block: str, *, begin: str = BEGIN, end: str = END) -> str:
     """Return `text` with what stands between the two markers replaced by `block`.
 
     Raises:
         ValueError: The markers are not both there exactly once, in their order.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"the text must hold {BEGIN!r} and then {END!r}, each once")
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{block}\n\n{END}{rest.partition(END)[2]}"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"the text must hold {begin!r} and then {end!r}, each once")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n\n{block}\n\n{end}{rest.partition(end)[2]}"
 
 
 def _heading(results: dict[str, Any]) -> str:

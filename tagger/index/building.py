@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -37,6 +38,8 @@ from tagger.index.words import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy.typing as npt
 
     from tagger.collection import Collection, LivePart
     from tagger.index.vectors import Slots
@@ -266,32 +269,43 @@ def write(
             trained with.
     """
     store, config = collection.store, collection.config
-    entries = list(content.entries)
     known = {(entry.name, entry.sha256): entry for entry in older.files} if older else {}
 
-    def keep(name: str, make: Callable[[Path], None]) -> None:
+    def keep(name: str, make: Callable[[Path], None]) -> FileEntry:
         path = folder / name
         make(path)
-        entries.append(known.get((name, sha256_of_file(path))) or put_file(store, version, path))
+        sha256 = sha256_of_file(path)
+        entry = known.get((name, sha256)) or put_file(store, version, path, sha256)
         path.unlink(missing_ok=True)
+        return entry
 
-    order = pc.sort_indices(content.facts.column("image_id")).to_numpy()
-    words, postings = make_words(content.speech, content.slots, order)
-    keep(WORDS_NAME, partial(write_arrow, table=words))
-    keep(POSTINGS_NAME, partial(write_arrow, table=postings))
-    del words, postings  # some 200 MB for a million images
-    facts = content.facts.append_column("slot", pa.array(content.slots, pa.int64())).take(order)
-    keep(IDS_NAME, lambda path: write_ids(path, facts.select(IDS_SCHEMA.names)))
+    def keep_codes() -> tuple[Effort, list[FileEntry]]:
+        if content.codes is not None:
+            return choose_effort(content.codes, content.probe, _effort_of(older)), [
+                keep(CODES_NAME, content.codes.write),
+                keep(PROBE_NAME, lambda path: write_arrow(path, content.probe.to_table())),
+            ]
+        if older is not None and kind != "flat":  # the same images
+            return _effort_of(older), [older.file(CODES_NAME), older.file(PROBE_NAME)]
+        return EXACT, []
+
+    def keep_words(order: npt.NDArray[np.int64]) -> list[FileEntry]:
+        words, postings = make_words(content.speech, content.slots, order)
+        return [
+            keep(WORDS_NAME, partial(write_arrow, table=words)),
+            keep(POSTINGS_NAME, partial(write_arrow, table=postings)),
+        ]
+
+    with ThreadPoolExecutor(1) as pool:  # beside FAISS and the disk
+        of_codes = pool.submit(keep_codes)
+        order = pc.sort_indices(content.facts.column("image_id")).to_numpy()
+        entries = [*content.entries, *keep_words(order)]
+        facts = content.facts.append_column("slot", pa.array(content.slots, pa.int64())).take(order)
+        entries.append(keep(IDS_NAME, lambda path: write_ids(path, facts.select(IDS_SCHEMA.names))))
+        effort, more = of_codes.result()
+    entries += more
     if content.codes is not None:
-        effort = choose_effort(content.codes, content.probe)
         say(f"recall@10 {effort.recall or 0:.3f} with {effort.nprobe} lists and {effort.depth} candidates")
-        keep(CODES_NAME, content.codes.write)
-        keep(PROBE_NAME, lambda path: write_arrow(path, content.probe.to_table()))
-    elif older is not None and kind != "flat":  # the same images
-        effort = Effort(older.nprobe, older.depth, older.recall_at_10, older.recall_queries)
-        entries += [older.file(CODES_NAME), older.file(PROBE_NAME)]
-    else:
-        effort = EXACT
     tagging = config.tagging
     return Manifest(
         version=version,
@@ -317,6 +331,12 @@ def write(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _effort_of(older: Manifest | None) -> Effort:
+    if older is None:
+        return EXACT
+    return Effort(older.nprobe, older.depth, older.recall_at_10, older.recall_queries)
 
 
 def count_tagged(collection: Collection) -> int:

@@ -114,6 +114,8 @@ class Codes:
         if plan.kind == "ivf-pq":
             ivf = faiss.IndexIVFPQ(coarse, dim, plan.lists, dim // _PQ_DIMS_A_BYTE, 8)
             ivf.pq.cp.min_points_per_centroid = 1
+            ivf.pq.cp.max_points_per_centroid = TRAIN_PER_LIST
+            ivf.pq.cp.niter = _ROUNDS
         else:
             kind = faiss.ScalarQuantizer.QT_8bit
             # Not of residuals: candidates are ranked exactly anyway, and a list's codes need no preparation.
@@ -210,6 +212,11 @@ class Codes:
         return vectors @ self._axes + self._shift
 
     @cached_property
+    def _half(self) -> Floats:
+        half: Floats = np.einsum("kd,kd->k", self._centres, self._centres) / 2
+        return half
+
+    @cached_property
     def _centres(self) -> Floats:
         import faiss
 
@@ -257,10 +264,28 @@ class Codes:
         """
         import faiss
 
+        nprobe = min(nprobe, self.lists)
         selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
-        parameters = faiss.SearchParametersIVF(nprobe=min(nprobe, self.lists), sel=selector)
-        _, slots = self._ivf.search(self._small(queries), depth, params=parameters)
-        return slots  # type: ignore[no-any-return]
+        parameters = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
+        small = self._small(queries)
+        lists, distances = self._nearest_lists(small, nprobe)
+        slots = np.empty((len(small), depth), np.int64)
+        scores = np.empty((len(small), depth), np.float32)
+        pointers = [faiss.swig_ptr(array) for array in (small, lists, distances, scores, slots)]
+        self._ivf.search_preassigned_c(len(small), pointers[0], depth, *pointers[1:], False, parameters)
+        return slots
+
+    def _nearest_lists(self, small: Floats, nprobe: int) -> tuple[Slots, Floats]:
+        """Return the lists to look into, nearest first, shape (Q, nprobe): again faster than FAISS's own."""
+        lists = np.empty((len(small), nprobe), np.int64)
+        distances = np.empty((len(small), nprobe), np.float32)
+        for start in range(0, len(small), _BLOCK_ROWS):
+            closeness = small[start : start + _BLOCK_ROWS] @ self._centres.T - self._half
+            for row, of_lists in enumerate(closeness, start):
+                some = np.argpartition(of_lists, self.lists - nprobe)[self.lists - nprobe :]
+                lists[row] = some[np.argsort(-of_lists[some])]
+                distances[row] = -2 * of_lists[lists[row]]  # |v - c|² but for |v|², one for all lists
+        return lists, distances
 
 
 def _principal_axes(sample: Floats | Halves) -> tuple[Floats, Floats]:

@@ -51,9 +51,9 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def put_file(store: Store, version: str, path: Path) -> FileEntry:
+def put_file(store: Store, version: str, path: Path, sha256: str | None = None) -> FileEntry:
     """Store a file in a version's folder; the file at `path` is used up."""
-    entry = FileEntry(path.name, version, path.stat().st_size, sha256_of_file(path))
+    entry = FileEntry(path.name, version, path.stat().st_size, sha256 or sha256_of_file(path))
     store.upload(entry.key, path)
     return entry
 

@@ -72,7 +72,7 @@ class Filter:
             QueryError: A field is unknown, or holds what it must not.
         """
         if given is None:
-            return cls()
+            return EVERYTHING
         if isinstance(given, Filter):
             return given
         known = [field.name for field in fields(cls)]
@@ -84,11 +84,14 @@ class Filter:
     @property
     def is_empty(self) -> bool:
         """Whether it admits every image."""
-        return self == Filter()
+        return self is EVERYTHING or self == EVERYTHING
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+EVERYTHING: Final = Filter()
 
 
 class Vocabulary:

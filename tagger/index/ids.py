@@ -124,8 +124,7 @@ class Ids:
 
     def image_ids(self, slots: Slots) -> list[str]:
         """Return the ids of slots that have an image."""
-        found: list[str] = self.take_ids(slots).to_pylist()
-        return found
+        return [self._bytes(place).decode("utf-8", "surrogatepass") for place in self.places(slots).tolist()]
 
     def take_ids(self, slots: Slots) -> pa.Array:
         """Return the ids of slots that have an image, as an Arrow array."""

@@ -30,7 +30,7 @@ KEPT: Final = 40
 
 TARGET: Final = 0.95
 _MARGIN: Final = 0.01  # of 2,560 neighbours a share of .95 has a standard error of .004
-_DEPTHS: Final = (100, 1600)  # from, and as far as is tried at first
+_DEPTHS: Final = (50, 1600)  # from, and as far as is tried at first
 _CODE_NS_A_BYTE: Final = 0.15  # measured: docs/benchmarks.md
 _RANK_NS: Final = 1000.0
 
@@ -166,12 +166,21 @@ EXACT: Final = Effort(0, 0, 1.0, 0)
 """That of a search which looks at every vector."""
 
 
-def choose_effort(codes: Codes, probe: Probe) -> Effort:
+def choose_effort(codes: Codes, probe: Probe, before: Effort = EXACT) -> Effort:
     """Return the cheapest effort whose recall is at least `TARGET`.
 
     What is measured is `TARGET` and a margin, so that other queries have it too.
+
+    Args:
+        codes: What is searched.
+        probe: Queries with their exact neighbours.
+        before: What was enough before an update, and is kept while it is.
     """
     known = int((probe.slots[:, :K] >= 0).sum())
+    if known and before.nprobe:
+        recall = _hits(codes, probe, before.nprobe, [before.depth])[0] / known
+        if recall >= TARGET + _MARGIN:
+            return Effort(before.nprobe, before.depth, recall, len(probe))
     if not known:
         depth = max(_DEPTHS[-1], 1)
         return Effort(codes.lists, depth, 1.0 if depth >= codes.count else None, 0)
@@ -187,20 +196,13 @@ def choose_effort(codes: Codes, probe: Probe) -> Effort:
 
 def _cheapest(codes: Codes, probe: Probe, known: int, deepest: int) -> Effort | None:
     depths = [_DEPTHS[0] << n for n in range(32) if _DEPTHS[0] << n <= deepest]
-    wanted = np.sort(probe.slots[:, :K], axis=1)
     best: tuple[float, Effort] | None = None
     nprobe = 1
     while True:
         scan_ns = codes.count * nprobe / codes.lists * codes.code_bytes * _CODE_NS_A_BYTE
         if best and scan_ns + depths[0] * _RANK_NS >= best[0]:
             return best[1]
-        # One more, because the image itself is among its candidates.
-        candidates = codes.candidates(probe.vectors, deepest + 1, nprobe=nprobe)
-        for depth in depths:
-            hits = sum(
-                int(np.isin(mine[mine >= 0], seen[: depth + 1]).sum())
-                for mine, seen in zip(wanted, candidates, strict=True)
-            )
+        for depth, hits in zip(depths, _hits(codes, probe, nprobe, depths), strict=True):
             recall = hits / known
             if recall >= TARGET + _MARGIN:
                 cost = scan_ns + depth * _RANK_NS
@@ -210,3 +212,17 @@ def _cheapest(codes: Codes, probe: Probe, known: int, deepest: int) -> Effort | 
         if nprobe == codes.lists:
             return best[1] if best else None
         nprobe = min(2 * nprobe, codes.lists)
+
+
+def _hits(codes: Codes, probe: Probe, nprobe: int, depths: list[int]) -> list[int]:
+    """Count the exact neighbours of all queries among the first candidates, for each depth."""
+    # One more, because the image itself is among its candidates.
+    candidates = codes.candidates(probe.vectors, depths[-1] + 1, nprobe=nprobe)
+    wanted = probe.slots[:, :K]
+    return [
+        sum(
+            int(np.isin(mine[mine >= 0], seen[: depth + 1]).sum())
+            for mine, seen in zip(wanted, candidates, strict=True)
+        )
+        for depth in depths
+    ]

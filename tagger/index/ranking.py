@@ -1,8 +1,8 @@
 """All images by similarity to one query, computed only as far as somebody reads.
 
 What an approximate search finds depends on how many matches it is asked for, so that pages cut from searches
-of different sizes would repeat some images and skip others. Here the first 50 ranks are always those of one
-search, the ranks up to 500 those of a deeper one without the first 50, and so on: a page is a slice of one
+of different sizes would repeat some images and skip others. Here the first 25 ranks are always those of one
+search, the ranks up to 250 those of a deeper one without the first 50, and so on: a page is a slice of one
 fixed list.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tagger.index.opened import Index
     from tagger.index.vectors import Allowed, Floats, Slots
 
-FIRST: Final = 50
+FIRST: Final = 25
 _GROWTH: Final = 10
 
 

@@ -8,7 +8,6 @@ and for queries by tag. Both are made again without a vector when tags change.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from pyroaring import BitMap
 
-    from tagger.index.ids import Ids
     from tagger.index.vectors import Floats, Slots
 
 WORDS_NAME: Final = "words.arrow"
@@ -229,7 +227,7 @@ class Words:
     """
 
     def __init__(self, words: pa.Table, postings: pa.Table) -> None:
-        self._rows = {name: words.column(name).chunk(0) if len(words) else None for name in COLUMNS}
+        self._rows = {name: _rows_of(words.column(name)) for name in COLUMNS}
         self._vocabulary: list[str] = postings.column("word").to_pylist()
         self._bitmaps = postings.column("bitmap")
         self._scores = postings.column("scores")
@@ -256,21 +254,33 @@ class Words:
         """Return the words of a kind, and how many images have each."""
         return {word: len(self._scores[number]) for (of, word), number in self._number.items() if of == kind}
 
-    def shown(self, ids: Ids, slots: Slots) -> list[dict[str, list[dict[str, Any]]]]:
-        """Return tags, categories and colours of some images, best first, as the tags table has them."""
-        places = pa.array(ids.places(slots))
-        columns = {}
-        for name, (_, word, score) in COLUMNS.items():
-            column = self._rows[name]
-            lists = [] if column is None else column.take(places).to_pylist()
-            columns[name] = [
-                [{word: self._vocabulary[one["word"]], score: round(one["score"], 4)} for one in of_image]
-                for of_image in lists
-            ]
-        return [{name: columns[name][n] for name in columns} for n in range(len(slots))]
+    def of(self, name: str, places: npt.NDArray[np.int64]) -> list[list[dict[str, Any]]]:
+        """Return the words of some images, best first, as the tags table has them.
 
-    @cached_property
-    def popular_words(self) -> list[tuple[str, int]]:
-        """Tags and categories with how many images have them, most first."""
-        counts = [*self.words(TAG).items(), *self.words(CATEGORY).items()]
-        return sorted(counts, key=lambda pair: (-pair[1], pair[0]))
+        Args:
+            name: Which of `COLUMNS`.
+            places: Rows of ids.parquet.
+        """
+        _, word, score = COLUMNS[name]
+        offsets, numbers, scores = self._rows[name]
+        found = []
+        for place in places.tolist():
+            mine = slice(offsets[place], offsets[place + 1])
+            found.append(
+                [
+                    {word: self._vocabulary[number], score: round(value, 4)}
+                    for number, value in zip(numbers[mine].tolist(), scores[mine].tolist(), strict=True)
+                ]
+            )
+        return found
+
+
+def _rows_of(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Floats]:
+    """Return where the words of each image begin, their numbers and their scores, where the file lies."""
+    lists = column.combine_chunks()
+    flat = lists.values
+    return (
+        lists.offsets.to_numpy(),
+        flat.field("word").to_numpy(),
+        flat.field("score").to_numpy(),
+    )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_K: Final = 10_000
 MOST_OFFSET: Final = 1_000_000
+_SHOWN_TAGS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,14 @@ class Match:
     categories: list[dict[str, Any]]
     folded: list[str] = field(default_factory=list)
     because: str | None = None
+
+    def __str__(self) -> str:
+        words = ", ".join(f"{tag['tag']} {tag['score']:.2f}" for tag in self.tags[:_SHOWN_TAGS])
+        because = f"like {self.because}" if self.because else ""
+        folded = f"and {len(self.folded)} more of it" if self.folded else ""
+        return "  ".join(
+            part for part in (f"{self.score:.3f}", self.image_id, words, because, folded) if part
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,16 +202,17 @@ def matches(
     because: Sequence[str] | None = None,
 ) -> list[Match]:
     """Return slots as matches, with their words."""
-    ids, words = index.ids.image_ids(slots), index.words.shown(index.ids, slots)
+    ids, places = index.ids.image_ids(slots), index.ids.places(slots)
+    tags, categories = index.words.of("tags", places), index.words.of("categories", places)
     found = []
-    for n, (image_id, score, shown) in enumerate(zip(ids, scores.tolist(), words, strict=True)):
+    for n, (image_id, score) in enumerate(zip(ids, scores.tolist(), strict=True)):
         others = (groups or {}).get(int(slots[n]), ())
         found.append(
             Match(
                 image_id,
                 round(score, 6),
-                shown["tags"],
-                shown["categories"],
+                tags[n],
+                categories[n],
                 index.ids.image_ids(np.array(others, np.int64)) if others else [],
                 because[n] if because is not None else None,
             )

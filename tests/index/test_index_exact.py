@@ -142,9 +142,11 @@ def test_words_are_those_of_the_table(made):
     import pyarrow as pa
 
     opened, oracle, _ = made
-    shown = opened.words.shown(opened.ids, opened.ids.find_all(pa.array(oracle.ids)))
-    for image_id, words in zip(oracle.ids, shown, strict=True):
+    places = opened.ids.places(opened.ids.find_all(pa.array(oracle.ids)))
+    shown = {column: opened.words.of(column, places) for column in ("tags", "categories", "colors")}
+    for n, image_id in enumerate(oracle.ids):
         row = oracle.rows[image_id]
+        words = {column: shown[column][n] for column in shown}
         for column, word, score in (
             ("tags", "tag", "score"),
             ("categories", "tag", "score"),

@@ -36,8 +36,8 @@ def agrees(collection, seed=0):
         [expected[one] for one in oracle.ids], abs=2e-6
     )
     every = opened.ids.find_all(pa.array(oracle.ids, pa.string()))
-    for image_id, words in zip(oracle.ids, opened.words.shown(opened.ids, every), strict=True):
-        assert [tag["tag"] for tag in words["tags"]] == [tag["tag"] for tag in oracle.rows[image_id]["tags"]]
+    for image_id, tags in zip(oracle.ids, opened.words.of("tags", opened.ids.places(every)), strict=True):
+        assert [tag["tag"] for tag in tags] == [tag["tag"] for tag in oracle.rows[image_id]["tags"]]
     for word in ("tabby", "cat"):
         bitmap = opened.vocabulary.images(word)
         mine = {one for one in oracle.ids if oracle.word_score(oracle.rows[one], word) > 0}
