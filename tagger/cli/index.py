@@ -16,7 +16,9 @@ from tagger.cli import print_json, printable
     help="flat: exact; ivf: inverted lists; ivf-pq: with the shortest codes.  [default: by size]",
 )
 @click.option("--rebuild", is_flag=True, help="Build it anew, also where the one there is damaged.")
-@click.option("--address", help="Ray cluster whose tasks fill it.  [default: this process]")
+@click.option(
+    "--address", help="Ray cluster whose tasks fill it; `local` starts one here.  [default: this process]"
+)
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
 def index(

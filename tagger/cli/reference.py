@@ -18,7 +18,8 @@ _JSON_KEYS = {
     "index": "version, kind, count, dim, recall_at_10, seconds, bytes, table_version, how",
     "search": "model_id, index_version, matches: [{image_id, score, tags, categories}], next_offset; with "
     "--fold also folded: [image_id] in a match that stands for others",
-    "recommend": "as search, with because: image_id in each match",
+    "recommend": "as search, with because: image_id in each match; with --events: out, users, rows, cold, "
+    "events, unknown, incomplete",
     "demo": "photos, collection, report, run, index",
 }
 

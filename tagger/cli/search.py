@@ -73,31 +73,72 @@ def search(collection: str, query: str, *, anonymous: bool, as_json: bool, **giv
 @click.argument("collection")
 @click.option("--like", multiple=True, metavar="ID", help="An image_id that was liked; repeat.")
 @click.option("--dislike", multiple=True, metavar="ID", help="One that was disliked; repeat.")
-@click.option("-k", type=int, default=10, help="Most recommendations.  [default: 10]")
 @click.option(
-    "--diversity", type=float, help="From 0, the most similar, to 1, the most different.  [default: 0.3]"
+    "--events", metavar="FILE", help="CSV or Parquet of what customers did: for all of them at once."
 )
+@click.option("--out", metavar="FILE", help="With --events: where the recommendations go, .csv or .parquet.")
+@click.option(
+    "--products", metavar="FILE", help="With --events: product_id and image_id, if events name products."
+)
+@click.option("-k", type=int, default=10, help="Most recommendations, for each customer.  [default: 10]")
+@click.option("--diversity", type=float, help="From 0, the most similar, to 1, the most different.")
 @_filter_options
 @click.option("--anonymous", is_flag=True, help="Open a public bucket without credentials.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
-def recommend(
+def recommend(collection: str, *, anonymous: bool, quiet: bool, as_json: bool, **given: Any) -> int:
+    """Recommend images of COLLECTION: to somebody who liked some, or to every customer in a file of events.
+
+    The file has the columns user_id, image_id or product_id, event (view, click, like, add_to_cart, purchase,
+    dislike, …) and timestamp.
+    """
+    asked = _filter(given)
+    if given["diversity"] is None:
+        del given["diversity"]
+    events, out, products = given.pop("events"), given.pop("out"), given.pop("products")
+    if events is None:
+        return _for_one(collection, asked, given, [out, products], anonymous=anonymous, as_json=as_json)
+    if [*given.pop("like"), *given.pop("dislike")]:
+        raise UsageError("--like and --dislike are for one customer: leave them out, or --events")
+    if out is None:
+        raise UsageError("name with --out where the recommendations go: a .csv or .parquet file")
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(printable(line), file=sys.stderr)
+
+    opened = _open(collection, anonymous=anonymous)
+    done = opened.recommend_users(events, out, products=products, filter=asked, say=say, **given)
+    _warn_if_behind(opened)
+    if as_json:
+        print_json(done.to_json())
+        return 0
+    cold = f", {done.cold:,} of them by what is popular" if done.cold else ""
+    print(f"users    {done.users:,}{cold}")
+    print(f"events   {done.events:,}")
+    if done.unknown:
+        print(f"unknown  {done.unknown:,} events of images that are not in the index")
+    if done.incomplete:
+        print(f"left out {done.incomplete:,} events without a user or an image")
+    print(f"written  {printable(done.out)}, {done.rows:,} recommendations")
+    return 0
+
+
+def _for_one(
     collection: str,
+    asked: dict[str, Any],
+    given: dict[str, Any],
+    of_events: list[str | None],
     *,
-    like: tuple[str, ...],
-    dislike: tuple[str, ...],
-    diversity: float | None,
     anonymous: bool,
     as_json: bool,
-    **given: Any,
 ) -> int:
-    """Recommend images of COLLECTION to somebody who liked some."""
-    asked = _filter(given)
-    if diversity is not None:
-        given["diversity"] = diversity
-    if not like:
+    if any(of_events):
+        raise UsageError("--out and --products belong to --events: add it, or leave them out")
+    if not given["like"]:
         raise UsageError("name at least one liked image with --like, or a file with --events")
     opened = _open(collection, anonymous=anonymous)
-    found = opened.recommend(like, dislike, filter=asked, **given)
+    found = opened.recommend(given.pop("like"), given.pop("dislike"), filter=asked, **given)
     _warn_if_behind(opened)
     _print_found(found, as_json=as_json)
     return 0

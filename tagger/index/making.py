@@ -93,7 +93,8 @@ def index(
         collection: What to index; its table is taken at its newest version.
         kind: `flat`, `ivf`, `ivf-pq`, or `auto` for the one that suits the number of images.
         rebuild: Build it anew in any case.
-        address: Ray cluster whose tasks fill it; None fills it in this process.
+        address: Ray cluster whose tasks fill it, `local` for one on this machine; None fills it in this
+            process.
         say: Takes a line at a time for the person who waits.
         settings: What the environment says; read if not given.
 
@@ -165,7 +166,7 @@ def _fill(
         return fill_here(collection, folder)
     from tagger.index.parallel import fill_on_ray
 
-    return stack.enter_context(fill_on_ray(collection, address, settings))
+    return stack.enter_context(fill_on_ray(collection, None if address == "local" else address, settings))
 
 
 def _use_cpus(cpus: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,15 @@ from tagger.search.query import search
 from tagger.search.recommending import DIVERSITY, recommend
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from tagger.index import Filter, Index, Indexed
+    from tagger.search.choosing import UserOptions
     from tagger.search.picture import PictureReader
     from tagger.search.query import Found
+    from tagger.search.users import Recommended
 
 
 class Collection(StoredCollection):
@@ -122,6 +125,41 @@ class Collection(StoredCollection):
         """Recommend images to a customer who liked some; see `tagger.search.recommend`."""
         return recommend(
             self.opened_index(), like, dislike, k=k, filter=filter, diversity=diversity, fold=fold
+        )
+
+    def recommend_users(
+        self,
+        events: str | Path,
+        out: str | Path,
+        *,
+        k: int = 10,
+        products: str | Path | None = None,
+        filter: Filter | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the API
+        diversity: float | None = None,
+        options: UserOptions | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Recommended:
+        """Write recommendations for every customer in a file of events; see `tagger.search.users`.
+
+        Args:
+            events: CSV or Parquet with user_id, image_id or product_id, event, timestamp.
+            out: File to write, `.csv` or `.parquet`.
+            k: Most recommendations for a customer.
+            products: CSV or Parquet with product_id and image_id, for events that name products.
+            filter: Which images may be recommended.
+            diversity: In [0, 1]; None for that of `options`.
+            options: How they are chosen: weights of events, recency, blend of looks and behaviour.
+            say: Takes a line at a time for the person who waits.
+        """
+        from tagger.search.choosing import UserOptions
+        from tagger.search.users import recommend_users
+
+        options = options or UserOptions()
+        if diversity is not None:
+            options = replace(options, diversity=diversity)
+        index = self.opened_index()
+        return recommend_users(
+            index, events, out, k=k, products=products, filter=filter, options=options, say=say
         )
 
     def recognise(self, query: str | Path | bytes) -> tuple[str, str | Path | bytes]:

@@ -107,6 +107,8 @@ def profile(liked: Floats, disliked: Floats, weights: Floats | None = None) -> F
         weights: Of the liked ones, shape (N,); equal by default.
     """
     wanted = np.average(liked, axis=0, weights=weights)
+    if not np.linalg.norm(wanted):
+        raise QueryError("the liked images have nothing in common, and cannot be recommended from together")
     if len(disliked):
         less = wanted / np.linalg.norm(wanted) - NEGATIVE * disliked.mean(axis=0)
         wanted = less if np.linalg.norm(less) > 1e-6 else wanted

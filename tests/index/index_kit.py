@@ -121,6 +121,10 @@ def remove(collection, image_ids):
         assert writer.remove_ids(image_ids) == len(set(image_ids))
 
 
+def everything(_row):
+    return True
+
+
 class Oracle:
     """Brute force in NumPy over the table itself."""
 
@@ -132,7 +136,7 @@ class Oracle:
         embeddings = [self.rows[one]["embedding"] for one in self.ids]
         self.vectors = np.array(embeddings, np.float32).reshape(len(self.ids), -1)
 
-    def nearest(self, query, k=None, keep=lambda row: True):
+    def nearest(self, query, k=None, keep=everything):
         """(image_id, score) best first of the images that `keep` keeps."""
         scores = np.clip(self.vectors @ np.asarray(query, np.float32).reshape(-1), 0, 1)
         raw = self.vectors @ np.asarray(query, np.float32).reshape(-1)
@@ -147,7 +151,7 @@ class Oracle:
         return max((one["score"] for one in found if one["tag"] in wanted), default=0.0)
 
 
-def recall(index, oracle, queries, k=10, keep=lambda row: True, **asked):
+def recall(index, oracle, queries, k=10, keep=everything, **asked):
     """Share of the exact neighbours that the index finds."""
     from tagger.index import Filter
 

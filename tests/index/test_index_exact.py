@@ -188,8 +188,8 @@ def test_a_filter_says_what_is_wrong_with_it(given_filter, said):
 
 @pytest.mark.parametrize(
     "embedding",
-    [[], [1.0], np.zeros(DIM), np.full(DIM, np.nan), np.full(DIM, np.inf), np.ones((1, DIM)), ["a"] * DIM, 3, "x" * DIM,
-     np.ones(DIM + 1), [None] * DIM],
+    [[], [1.0], np.zeros(DIM), np.full(DIM, np.nan), np.full(DIM, np.inf), np.ones((1, DIM)), ["a"] * DIM, 3,
+     "x" * DIM, np.ones(DIM + 1), [None] * DIM],
     ids=str,
 )  # fmt: skip
 def test_an_embedding_that_is_none_is_refused(made, embedding):
@@ -218,9 +218,7 @@ def test_an_unknown_kind(made):
 @pytest.mark.parametrize("failed", [[], names(0, 3)], ids=["no rows", "only failed ones"])
 def test_a_collection_without_tagged_images(tmp_path, failed):
     tables = [rows_of(failed, vectors_of(3, dim=8, seed=0), failed=failed)] if failed else []
-    collection = (
-        collection_of(tmp_path / "c", tables, dim=8) if tables else collection_of(tmp_path / "c", [], dim=8)
-    )
+    collection = collection_of(tmp_path / "c", tables, dim=8)
     for kind in ("auto", "ivf"):
         assert index(collection, kind=kind).count == 0
         opened = Index.open(collection)

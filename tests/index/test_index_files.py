@@ -120,8 +120,8 @@ def test_a_newer_format_is_refused_with_its_number(indexed, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("count", 29), ("count", -1), ("slots", 7), ("dim", 0), ("kind", "hnsw"), ("segments", []), ("files", []),
-        ("metric", "dot"), ("nprobe", None), ("version", "other"), ("extra", 1),
+        ("count", 29), ("count", -1), ("slots", 7), ("dim", 0), ("kind", "hnsw"), ("segments", []),
+        ("files", []), ("metric", "dot"), ("nprobe", None), ("version", "other"), ("extra", 1),
     ],
 )  # fmt: skip
 def test_a_manifest_that_contradicts_its_files_is_refused(indexed, tmp_path, field, value):
@@ -140,7 +140,7 @@ def test_a_manifest_that_contradicts_its_files_is_refused(indexed, tmp_path, fie
         document[field] = value
     path.write_text(json.dumps(document))
     (copy / CURRENT_NAME).write_text(f"{version} {hashlib.sha256(path.read_bytes()).hexdigest()}\n")
-    with pytest.raises(IndexUnusable, match="tagger index|of another model|make it again"):
+    with pytest.raises(IndexUnusable, match=r"tagger index|of another model|make it again"):
         Index.open(Collection.open(str(copy)))
 
 

@@ -1,7 +1,7 @@
-"""kill -9 at every write of a build and of an update: what was served before is served on, and a rerun works.
+"""kill -9 at every write of a build and an update: what was served before is served on, and a rerun works.
 
-One process loads the libraries once and forks for each try. An audit hook kills the fork at the n-th file that
-it is about to put in its place; nothing of tagger is replaced.
+One process loads the libraries once and forks for each try. An audit hook kills the fork at the n-th file it
+is about to put in its place; nothing of tagger is replaced.
 """
 
 import os

@@ -1,11 +1,13 @@
 """Queries: by image, by id, by tag, together; pages, folding, wrong use."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_kit import Oracle, collection_of, names, rows_of, vectors_of
 
+from tagger.collection import SCHEMA
 from tagger.errors import QueryError
 from tagger.index import Filter, Index, index
 from tagger.search import Collection, search
@@ -24,10 +26,6 @@ def made(tmp_path_factory):
     for other, bits in ((21, 0b11), (22, 0b1)):  # the same picture, encoded again
         rows[other]["embedding"] = rows[20]["embedding"]
         rows[other]["phash"] = f"{int(rows[20]['phash'], 16) ^ bits:016x}"
-    from tagger.collection import SCHEMA
-
-    import pyarrow as pa
-
     collection = collection_of(
         tmp_path_factory.mktemp("query") / "c", [pa.Table.from_pylist(rows, SCHEMA)], dim=DIM
     )
@@ -70,8 +68,8 @@ def test_the_same_picture_encoded_again_is_folded_by_its_hash(made):
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 999), cuts=st.lists(st.integers(1, 60), min_size=1, max_size=6), fold=st.booleans(),
-       words=st.sampled_from([(), ("cat",), ("bridge",)]))  # fmt: skip
+@given(seed=st.integers(0, 999), cuts=st.lists(st.integers(1, 60), min_size=1, max_size=6),
+       fold=st.booleans(), words=st.sampled_from([(), ("cat",), ("bridge",)]))  # fmt: skip
 def test_pages_put_together_are_one_long_answer(made, seed, cuts, fold, words):
     opened, _, _ = made
     query = vectors_of(1, dim=DIM, seed=seed)[0]

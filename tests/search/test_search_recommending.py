@@ -37,12 +37,12 @@ IDS = st.lists(st.sampled_from(names(0, N)), min_size=1, max_size=5, unique=True
 @given(
     liked=IDS,
     disliked=IDS,
-    diversity=st.sampled_from([0.0, 0.3, 1.0]),
-    fold=st.booleans(),
+    how=st.tuples(st.sampled_from([0.0, 0.3, 1.0]), st.booleans()),
     k=st.integers(1, 40),
 )
-def test_what_is_known_is_not_recommended(made, liked, disliked, diversity, fold, k):
+def test_what_is_known_is_not_recommended(made, liked, disliked, how, k):
     opened, _ = made
+    diversity, fold = how
     disliked = [one for one in disliked if one not in liked]
     found = recommend(opened, liked, disliked, k=k, diversity=diversity, fold=fold)
     assert len(found.matches) == k
