@@ -72,10 +72,15 @@ def _cell(value: Any) -> Any:
 @click.option("--anonymous", is_flag=True, help="Open a public bucket without credentials.")
 @click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
 def check(collection: str, *, anonymous: bool, as_json: bool) -> int:
-    """Verify every promise about COLLECTION; exit with 1 if one is broken."""
+    """Verify every promise about COLLECTION and its index; exit with 1 if one is broken."""
     from tagger.collection import check as run_check
+    from tagger.index import check_index
 
-    result = run_check(_open(collection, anonymous=anonymous))
+    opened = _open(collection, anonymous=anonymous)
+    result = run_check(opened)
+    findings, notes = check_index(opened)
+    result.findings += findings
+    result.notes += notes
     if as_json:
         print_json(result.to_json())
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.collection import new_run_id
 from tagger.collection.checks import HEADS_FOLDER
 from tagger.index.codes import FLAT_MOST, Codes, plan_codes
 from tagger.index.files import put_file, sha256_of_file
@@ -108,18 +106,20 @@ def choose_kind(count: int, dim: int, memory_bytes: int) -> Kind:
 
 def build(
     collection: Collection,
+    version: str,
     *,
     kind: Kind | None,
     memory_bytes: int,
     folder: Path,
     fill_all: FillAll,
     say: Callable[[str], None],
-    started: float | None = None,
+    started: float,
 ) -> Manifest:
     """Make a version of the index from all tagged rows, and store its files; it is not served yet.
 
     Args:
         collection: Opened at the version of its table that the index is to show.
+        version: The name it gets.
         kind: How vectors are searched; None chooses by their number.
         memory_bytes: Of this machine.
         folder: For temporary files.
@@ -127,8 +127,6 @@ def build(
         say: Takes a line at a time for the person who waits.
         started: When the work began, on the monotonic clock.
     """
-    started = time.monotonic() if started is None else started
-    version = new_run_id()
     dim = collection.config.dim
     parts = collection.table.parts()
     count = count_tagged(collection)
@@ -353,9 +351,3 @@ def heads_of(store: Store) -> str:
     """Return a fingerprint of the taught heads, whose tags are among the words."""
     found = sorted((info.name, info.etag or "") for page in store.list(f"{HEADS_FOLDER}/") for info in page)
     return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
-
-
-def remove_files(store: Store, entries: Sequence[FileEntry], version: str) -> None:
-    """Remove what a version that will not be published has stored. Never raises: leftovers do no harm."""
-    with contextlib.suppress(Exception):
-        store.delete([entry.key for entry in entries if entry.version == version])

@@ -122,10 +122,15 @@ class Vocabulary:
         """
         found = self.find(word)
         if found is None:
-            near = difflib.get_close_matches(word.casefold(), self._names, n=3, cutoff=0.6)
-            hint = f"; similar: {', '.join(self._names[name] for name in near)}" if near else ""
+            near = self.similar(word)
+            hint = f"; similar: {', '.join(near)}" if near else ""
             raise QueryError(f"there is no tag or category {word!r}{hint}")
         return found
+
+    def similar(self, word: str) -> list[str]:
+        """Return up to three words that are written much like one."""
+        near = difflib.get_close_matches(word.casefold(), self._names, n=3, cutoff=0.6)
+        return [self._names[name] for name in near]
 
     def images(self, word: str, min_score: float = 0.0) -> BitMap:
         """Return the slots that have a word or a descendant of it, with at least this score."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from contextlib import ExitStack
@@ -9,9 +10,17 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tagger.collection import Collection, new_run_id
-from tagger.errors import IndexUnusable, UsageError
-from tagger.index.building import build, fill_here, remove_files
-from tagger.index.manifest import CURRENT_NAME, Manifest, Pointer, kind_of, read_manifest, read_pointer
+from tagger.errors import IndexUnusable, RunError, UsageError
+from tagger.index.building import build, fill_here
+from tagger.index.manifest import (
+    CURRENT_NAME,
+    INDEX_FOLDER,
+    Manifest,
+    Pointer,
+    kind_of,
+    read_manifest,
+    read_pointer,
+)
 from tagger.index.publish import publish
 from tagger.index.updating import is_current, update
 from tagger.settings import Settings, load_settings
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tagger.index.building import FillAll
+    from tagger.storage import Store
 
 KINDS = ("auto", "flat", "ivf", "ivf-pq")
 
@@ -99,7 +109,7 @@ def index(
         settings: What the environment says; read if not given.
 
     Raises:
-        UsageError: The kind is unknown, or the collection has no tagged image.
+        UsageError: The kind is unknown.
         IndexUnusable: The served index is damaged or of another model.
         RunError: A part cannot be read, or the disk is full; the served version stays.
     """
@@ -116,31 +126,61 @@ def index(
     if held is not None and is_current(collection, held):
         return Indexed.of(held, "unchanged", time.monotonic() - started)
     _use_cpus(settings.cpus)
-    with ExitStack() as stack:
-        folder = stack.enter_context(spill_folder(settings.cache_dir, f"index-{new_run_id()}"))
-        made: Manifest | str | None = None
-        how: How = "updated"
-        if held is not None:
-            made = update(collection, held, folder=folder, cache=settings.cache_dir, say=say, started=started)
-            if isinstance(made, str):
-                say(f"building it anew: {made}")
-        if not isinstance(made, Manifest):
-            how = "built"
-            made = build(
-                collection,
-                kind=None if kind == "auto" else kind_of(kind),
-                memory_bytes=_memory_bytes(),
-                folder=folder,
-                fill_all=_fill(collection, folder, address, settings, stack),
-                say=say,
-                started=started,
-            )
-        try:
-            published = publish(collection.store, made, before)
-        except BaseException:
-            remove_files(collection.store, made.files, made.version)
-            raise
+    version = new_run_id()
+    try:
+        made, how = _make(collection, held, kind, version, address=address, settings=settings, say=say)
+    except BaseException as error:
+        _discard(collection.store, version)
+        if isinstance(error, OSError):
+            where = error.filename or settings.cache_dir
+            raise RunError(
+                f"the index cannot be made: {error.strerror or error} ({where}); free some space there, or "
+                "name another folder in TAGGER_CACHE. What was served is served on"
+            ) from error
+        raise
+    # From here on nothing is taken back: a request that failed may have been carried out.
+    published = publish(collection.store, made, before)
     return Indexed.of(published, how, time.monotonic() - started)
+
+
+def _make(
+    collection: Collection,
+    held: Manifest | None,
+    kind: str,
+    version: str,
+    *,
+    address: str | None,
+    settings: Settings,
+    say: Callable[[str], None],
+) -> tuple[Manifest, How]:
+    started = time.monotonic()
+    with ExitStack() as stack:
+        folder = stack.enter_context(spill_folder(settings.cache_dir, f"index-{version}"))
+        if held is not None:
+            updated = update(
+                collection, held, version, folder=folder, cache=settings.cache_dir, say=say, started=started
+            )
+            if isinstance(updated, Manifest):
+                return updated, "updated"
+            say(f"building it anew: {updated}")
+            _discard(collection.store, version)
+        built = build(
+            collection,
+            version,
+            kind=None if kind == "auto" else kind_of(kind),
+            memory_bytes=_memory_bytes(),
+            folder=folder,
+            fill_all=_fill(collection, folder, address, settings, stack),
+            say=say,
+            started=started,
+        )
+        return built, "built"
+
+
+def _discard(store: Store, version: str) -> None:
+    """Remove what a version that will not be published has stored. Never raises: leftovers do no harm."""
+    with contextlib.suppress(Exception):
+        store.delete(info.name for page in store.list(f"{INDEX_FOLDER}/{version}/") for info in page)
 
 
 def _served(collection: Collection, *, rebuild: bool) -> tuple[Pointer | None, Manifest | None]:

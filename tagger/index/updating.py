@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.collection import new_run_id
 from tagger.index.building import CODES_NAME, PROBE_NAME, Content, heads_of, write
 from tagger.index.codes import FLAT_MOST, Codes
 from tagger.index.files import Shelf
@@ -59,6 +58,7 @@ def _same_words(collection: Collection, held: Manifest) -> bool:
 def update(
     collection: Collection,
     held: Manifest,
+    version: str,
     *,
     folder: Path,
     cache: Path,
@@ -70,6 +70,7 @@ def update(
     Args:
         collection: Opened at the version of its table that the index is to show.
         held: The served version.
+        version: The name of the new one.
         folder: For temporary files.
         cache: Where files of remote collections are kept.
         say: Takes a line at a time for the person who waits.
@@ -90,7 +91,6 @@ def update(
     if why is not None:
         return why
     say(f"{len(fresh):,} images to add, {len(gone):,} to take out")
-    version = new_run_id()
     slots: Slots = ids.column("slot").to_numpy()
     dead = np.zeros(held.slots, np.bool_)
     dead[slots[gone.to_numpy()]] = True

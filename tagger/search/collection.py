@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from tagger.collection import Config, TagsTable
     from tagger.index import Filter, Index, Indexed
     from tagger.search.choosing import UserOptions
     from tagger.search.picture import PictureReader
     from tagger.search.query import Found
     from tagger.search.users import Recommended
+    from tagger.storage import Store
 
 
 class Collection(StoredCollection):
@@ -30,9 +32,11 @@ class Collection(StoredCollection):
     The index is loaded by the first search and kept; `index()` loads the newest one.
     """
 
-    _index: Index | None = None
-    _reader: PictureReader | None = None
-    _opening = threading.Lock()
+    def __init__(self, store: Store, config: Config, table: TagsTable) -> None:
+        super().__init__(store, config, table)
+        self._index: Index | None = None
+        self._reader: PictureReader | None = None
+        self._opening = threading.Lock()
 
     def index(self, kind: str = "auto", *, rebuild: bool = False, address: str | None = None) -> Indexed:
         """Bring the index up to the tags table, and search that one from now on; see `tagger.index.index`."""
@@ -178,15 +182,11 @@ class Collection(StoredCollection):
         word = index.vocabulary.find(query)
         if word is not None:
             return "tag", word
-        try:
-            index.vocabulary.require(query)
-        except QueryError as error:
-            hint = str(error).partition("; ")[2]
-            raise QueryError(
-                f"{query!r} is neither an image file, nor an image_id of the index, nor a tag or category"
-                + (f"; {hint}" if hint else "")
-            ) from None
-        raise AssertionError(query)
+        near = index.vocabulary.similar(query)
+        hint = f"; similar: {', '.join(near)}" if near else ""
+        raise QueryError(
+            f"{query!r} is neither an image file, nor an image_id of the index, nor a tag or category{hint}"
+        )
 
     def _picture(self) -> PictureReader:
         from tagger.search.picture import PictureReader

@@ -44,7 +44,7 @@ class PictureReader:
                 "not compare"
             )
         self._decoder = Decoder([prepared.framing], _LIMITS)
-        self._model: Any = load(prepared, prepared.payload(), threads=settings.cpus)
+        self._model: Any = load(prepared, prepared.payload(), threads=settings.cpus, compiled=False)
         self._lock = threading.Lock()
 
     def embedding(self, data: bytes) -> npt.NDArray[np.float32]:

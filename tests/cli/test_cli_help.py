@@ -16,7 +16,7 @@ from tagger.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = {"demo", "tag", "retag", "failures", "check", "report", "models"}
+COMMANDS = {"demo", "tag", "retag", "failures", "check", "report", "index", "search", "recommend", "models"}
 HEAVY = {"torch", "torchvision", "timm", "ray", "openvino", "faiss"}
 
 
