@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tagger.index.manifest import Kind
-    from tagger.index.vectors import Allowed, Floats, Halves, Slots
+    from tagger.index.vectors import Allowed, Floats, Halves, Slots, Vectors
 
 FLAT_MOST: Final = 20_000
 """Vectors that are searched exactly in 3 ms by one core of the slower machine of docs/benchmarks.md; above it
@@ -212,11 +212,6 @@ class Codes:
         return vectors @ self._axes + self._shift
 
     @cached_property
-    def _half(self) -> Floats:
-        half: Floats = np.einsum("kd,kd->k", self._centres, self._centres) / 2
-        return half
-
-    @cached_property
     def _centres(self) -> Floats:
         import faiss
 
@@ -262,30 +257,68 @@ class Codes:
             nprobe: Lists to look into.
             allowed: Which slots count; all by default.
         """
+        parameters = _parameters(min(nprobe, self.lists), allowed)
+        _, slots = self._index.search(np.ascontiguousarray(queries, np.float32), depth, params=parameters)
+        return slots  # type: ignore[no-any-return]
+
+
+class Refined:
+    """Codes with the exact vectors behind them: one call of FAISS finds candidates and ranks them.
+
+    One call, because each leaves Python's lock once: with a NumPy step between two calls, threads that search
+    side by side wait for each other. Threads may share it.
+
+    Args:
+        codes: What finds candidates.
+        vectors: Where they are ranked; must stay in memory.
+    """
+
+    def __init__(self, codes: Codes, vectors: Vectors) -> None:
         import faiss
 
-        nprobe = min(nprobe, self.lists)
-        selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
-        parameters = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
-        small = self._small(queries)
-        lists, distances = self._nearest_lists(small, nprobe)
-        slots = np.empty((len(small), depth), np.int64)
-        scores = np.empty((len(small), depth), np.float32)
-        pointers = [faiss.swig_ptr(array) for array in (small, lists, distances, scores, slots)]
-        self._ivf.search_preassigned_c(len(small), pointers[0], depth, *pointers[1:], False, parameters)
-        return slots
+        exact = vectors.as_faiss()
+        base, count, rows = codes.faiss_index, codes.count, exact.ntotal
+        # Joined empty and of one metric, as FAISS wants them: but slots without an image have no code, and
+        # distances of codes only choose candidates, whose ranks are inner products.
+        base.ntotal = exact.ntotal = 0
+        exact.metric_type = base.metric_type
+        self._index = faiss.IndexRefine(base, exact)
+        base.ntotal = count
+        exact.ntotal = self._index.ntotal = rows
+        exact.metric_type = self._index.metric_type = faiss.METRIC_INNER_PRODUCT
+        self._kept = codes, vectors, exact
 
-    def _nearest_lists(self, small: Floats, nprobe: int) -> tuple[Slots, Floats]:
-        """Return the lists to look into, nearest first, shape (Q, nprobe): again faster than FAISS's own."""
-        lists = np.empty((len(small), nprobe), np.int64)
-        distances = np.empty((len(small), nprobe), np.float32)
-        for start in range(0, len(small), _BLOCK_ROWS):
-            closeness = small[start : start + _BLOCK_ROWS] @ self._centres.T - self._half
-            for row, of_lists in enumerate(closeness, start):
-                some = np.argpartition(of_lists, self.lists - nprobe)[self.lists - nprobe :]
-                lists[row] = some[np.argsort(-of_lists[some])]
-                distances[row] = -2 * of_lists[lists[row]]  # |v - c|² but for |v|², one for all lists
-        return lists, distances
+    def search(
+        self, queries: Floats, k: int, *, depth: int, nprobe: int, allowed: Allowed | None
+    ) -> tuple[Floats, Slots]:
+        """Return the `k` nearest of `depth` candidates by exact scores, best first, each of shape (Q, k).
+
+        Where fewer candidates are found, a slot is -1 for each that is missing, and the others are not the
+        best: look into more lists.
+
+        Args:
+            queries: Shape (Q, D).
+            k: How many.
+            depth: Candidates, at least `k`, and not more than there are.
+            nprobe: Lists to look into.
+            allowed: Which slots count; all by default.
+        """
+        import faiss
+
+        factor = (depth + 0.5) / k  # FAISS cuts k · factor to a whole number
+        parameters = faiss.IndexRefineSearchParameters(
+            k_factor=factor, base_index_params=_parameters(nprobe, allowed)
+        )
+        scores, slots = self._index.search(queries, k, params=parameters)
+        return scores, slots
+
+
+def _parameters(nprobe: int, allowed: Allowed | None) -> Any:
+    import faiss
+
+    selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
+    inner = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
+    return faiss.SearchParametersPreTransform(index_params=inner)
 
 
 def _principal_axes(sample: Floats | Halves) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tagger.errors import IndexUnusable, QueryError
 from tagger.index.building import CODES_NAME, PROBE_NAME
-from tagger.index.codes import FLAT_MOST, Codes
+from tagger.index.codes import FLAT_MOST, Codes, Refined
 from tagger.index.files import Shelf
 from tagger.index.filters import Filter, Vocabulary, admitted, slots_of
 from tagger.index.ids import IDS_NAME, Ids, read_ids
@@ -64,6 +64,7 @@ class Index:
         self.vocabulary = vocabulary
         self.vectors = vectors
         self.codes = codes
+        self._refined = None if codes is None else Refined(codes, vectors)
         self._cpus = cpus
         self._filters: OrderedDict[Filter, Allowed] = OrderedDict()
         self._lock = threading.Lock()
@@ -211,12 +212,7 @@ class Index:
         queries = np.ascontiguousarray(queries, np.float32)
         if self.is_exact(allowed):
             return self.exact(queries, k, allowed)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        slots = np.full((len(queries), k), -1, np.int64)
-        for row, found in enumerate(self.candidates(queries, k, allowed)):
-            best, which = self.vectors.rank(queries[row : row + 1], found[found >= 0])
-            scores[row, : len(best)], slots[row, : len(best)] = best[:k], which[:k]
-        return scores, slots
+        return self.approximate(queries, k, allowed)
 
     def exact(self, queries: Floats, k: int, allowed: Allowed | None) -> tuple[Floats, Slots]:
         """Look at every vector that may be answered with; as `nearest`, on as many threads as FAISS has."""
@@ -226,27 +222,36 @@ class Index:
         """Tell whether a search looks at every vector that it may answer with."""
         return self.codes is None or (allowed is not None and allowed.count <= FLAT_MOST)
 
-    def candidates(self, queries: Floats, k: int, allowed: Allowed | None) -> Slots:
-        """Return candidates for the best `k`, shape (Q, any); -1 where there are no more.
+    def approximate(self, queries: Floats, k: int, allowed: Allowed | None) -> tuple[Floats, Slots]:
+        """Rank the candidates that codes find; as `nearest`, on as many threads as FAISS has.
 
         The fewer images a filter keeps, the more lists are looked into, so that as many codes are compared as
         without one.
         """
         assert self.codes is not None
-        share = 1.0 if allowed is None else allowed.count / max(1, self.count)
-        depth = min(self.depth(k), self.count)
+        assert self._refined is not None
+        total = self.count if allowed is None else allowed.count
+        k_found = max(1, min(k, total))
+        depth = min(self.depth(k), total)
+        share = total / max(1, self.count)
         nprobe = math.ceil(self.manifest.nprobe * max(1.0, depth / self.manifest.depth) / max(share, 1e-6))
         while True:
             nprobe = min(nprobe, self.codes.lists)
-            found = self.codes.candidates(queries, depth, nprobe=nprobe, allowed=allowed)
-            enough = min(depth, self.count if allowed is None else allowed.count)
-            if nprobe == self.codes.lists or int((found[:, enough - 1] >= 0).all()):
-                return found
+            scores, slots = self._refined.search(
+                queries, k_found, depth=depth, nprobe=nprobe, allowed=allowed
+            )
+            if nprobe == self.codes.lists or (slots >= 0).all():
+                break
             nprobe *= 4
+        missing = k - k_found
+        if missing:
+            scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
+            slots = np.pad(slots, ((0, 0), (0, missing)), constant_values=-1)
+        return scores, slots
 
     def depth(self, k: int) -> int:
         """Return how many candidates are ranked for the best `k`."""
-        return max(self.manifest.depth, 2 * k)
+        return min(max(self.manifest.depth, 2 * k), self.count)
 
 
 def _taxonomy(store: Store, manifest: Manifest) -> Taxonomy | None:

@@ -2,7 +2,7 @@
 
 What an approximate search finds depends on how many matches it is asked for, so that pages cut from searches
 of different sizes would repeat some images and skip others. Here the first 25 ranks are always those of one
-search, the ranks up to 250 those of a deeper one without the first 50, and so on: a page is a slice of one
+search, the ranks up to 250 those of a deeper one without the first 25, and so on: a page is a slice of one
 fixed list.
 """
 
@@ -49,7 +49,7 @@ class Ranking:
         while len(self.slots) < min(n, self.total) and self._window < self.total:
             self._window = min(self.total, self._window * _GROWTH or FIRST)
             scores, slots = self._search(self._window)
-            new = ~np.isin(slots, self.slots)
+            new = ~np.isin(slots, self.slots) if len(self.slots) else slice(None)
             self.scores = np.concatenate([self.scores, np.clip(scores[new], 0.0, 1.0)])
             self.slots = np.concatenate([self.slots, slots[new]])
         return self.scores, self.slots
@@ -59,11 +59,7 @@ class Ranking:
 
         faiss.omp_set_num_threads(1)  # of this thread: queries side by side are faster than one in pieces
         index = self._index
-        if index.is_exact(self._allowed):
-            scores, slots = index.exact(self._query, window, self._allowed)
-            found = slots[0] >= 0
-            scores, slots = scores[0][found], slots[0][found]
-            return ordered(scores, slots)
-        candidates = index.candidates(self._query, window, self._allowed)[0]
-        scores, slots = index.vectors.rank(self._query, candidates[candidates >= 0])
-        return scores[:window], slots[:window]
+        search = index.exact if index.is_exact(self._allowed) else index.approximate
+        scores, slots = search(self._query, window, self._allowed)
+        found = slots[0] >= 0
+        return ordered(scores[0][found], slots[0][found])

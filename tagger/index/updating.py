@@ -6,6 +6,7 @@ empty. Vectors of older versions stay in their files; codes, ids and words are w
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -83,9 +84,17 @@ def update(
         IndexUnusable: A file of the served version is damaged.
     """
     shelf = Shelf(collection.store, cache)
-    ids = read_ids(shelf.open(held.file(IDS_NAME)))
-    rows = _rows_of(collection)
-    fresh, gone = changes(ids, rows)
+
+    def load_codes() -> Codes | None:
+        return None if held.kind == "flat" else Codes.from_bytes(shelf.open(held.file(CODES_NAME)))
+
+    with ThreadPoolExecutor(2) as pool:  # what waits for disks and decoders, side by side
+        reading_ids = pool.submit(lambda: read_ids(shelf.open(held.file(IDS_NAME))))
+        loading = pool.submit(load_codes)
+        rows = _rows_of(collection)
+        ids = reading_ids.result()
+        fresh, gone = changes(ids, rows)
+        codes = loading.result()
     count = len(rows)
     why = _why_anew(held, count=count, added=len(fresh), gone=len(gone))
     if why is not None:
@@ -95,9 +104,10 @@ def update(
     dead = np.zeros(held.slots, np.bool_)
     dead[slots[gone.to_numpy()]] = True
 
-    codes, probe = None, Probe.of([], np.empty((0, held.dim), np.float32))
-    if held.kind != "flat" and (len(fresh) or len(gone)):
-        codes = Codes.from_bytes(shelf.open(held.file(CODES_NAME)))
+    probe = Probe.of([], np.empty((0, held.dim), np.float32))
+    if not (len(fresh) or len(gone)):
+        codes = None  # the same images: as they are
+    if codes is not None:
         codes.remove(np.flatnonzero(dead), held.slots)
         probe = Probe.from_table(read_arrow(shelf.open(held.file(PROBE_NAME)))).without(dead)
     wanted = rows.take(fresh)

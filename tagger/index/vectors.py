@@ -141,21 +141,6 @@ class Vectors:
         scores, slots = self._view(self._rows).search(queries, k, params=parameters)
         return scores, slots
 
-    def rank(self, query: Floats, slots: Slots) -> tuple[Floats, Slots]:
-        """Return candidates by exact score, best first and of equals the lower slot first.
-
-        Args:
-            query: Shape (1, D).
-            slots: The candidates, each once, shape (N,).
-
-        Returns:
-            Scores and slots, each of shape (N,).
-        """
-        if not len(slots):
-            return np.empty(0, np.float32), slots
-        scores, places = self._view(np.take(self._rows, slots, axis=0)).search(query, len(slots))
-        return ordered(scores[0], slots[places[0]])
-
     def _gathered(self, queries: Floats, k: int, slots: Slots) -> tuple[Floats, Slots]:
         """Score rows that lie far apart: copied together they need no look at all the bits between them."""
         best = np.full((len(queries), k), -np.inf, np.float32)
@@ -165,6 +150,15 @@ class Vectors:
             scores, places = self._view(np.take(self._rows, some, axis=0)).search(queries, min(k, len(some)))
             best, found = merge_top(best, found, scores, some[places], k)
         return best, found
+
+    def as_faiss(self) -> Any:
+        """Return a FAISS index of all rows where they lie; keep this object as long as it is used."""
+        import faiss
+
+        kind = faiss.ScalarQuantizer.QT_fp16
+        index = faiss.IndexScalarQuantizer(self.dim, kind, faiss.METRIC_INNER_PRODUCT)
+        _show(index, self._rows, index.codes.owner)
+        return index
 
     def _view(self, rows: npt.NDArray[np.uint8]) -> Any:
         """Return a FAISS index over rows that stay where they are; each thread has one of its own."""
@@ -176,12 +170,17 @@ class Vectors:
             index = faiss.IndexScalarQuantizer(self.dim, kind, faiss.METRIC_INNER_PRODUCT)
             self._local.index = index
             self._local.owner = index.codes.owner  # of nobody: the memory is NumPy's
-        index.codes = faiss.MaybeOwnedVectorUInt8.create_view(
-            faiss.swig_ptr(rows.reshape(-1)), rows.size, self._local.owner
-        )
-        index.ntotal = len(rows)
+        _show(index, rows, self._local.owner)
         self._local.rows = rows  # for as long as FAISS may look at it
         return index
+
+
+def _show(index: Any, rows: npt.NDArray[np.uint8], owner: Any) -> None:
+    """Let a FAISS index of codes look at rows in memory that is not its own."""
+    import faiss
+
+    index.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(rows.reshape(-1)), rows.size, owner)
+    index.ntotal = len(rows)
 
 
 def ordered(scores: Floats, slots: Slots) -> tuple[Floats, Slots]:

@@ -18,7 +18,12 @@ pictures differ in about 32, and what lies between is decided by `LEAST_COSINE`.
 
 LEAST_COSINE: Final = 0.9
 SAME_COSINE: Final = 0.98
-"""Cosine of two embeddings above which the pictures are one, whatever their hashes say (a crop, a mirror)."""
+"""Cosine of two embeddings above which the pictures are one, whatever their hashes say.
+
+Of real photos (tests/search/test_search_photos.py) all that were encoded again or halved are folded, 92 % of
+those that lost 2 % at each edge, 25 % of the mirrored ones, and none with 10 % cut off; of 3,864 pairs of
+different photos none.
+"""
 
 
 _BLOCK: Final = 256

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,8 +24,7 @@ MOST_OFFSET: Final = 1_000_000
 _SHOWN_TAGS: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """One answer.
 
     Attributes:
@@ -42,7 +41,7 @@ class Match:
     score: float
     tags: list[dict[str, Any]]
     categories: list[dict[str, Any]]
-    folded: list[str] = field(default_factory=list)
+    folded: tuple[str, ...] = ()
     because: str | None = None
 
     def __str__(self) -> str:
@@ -72,13 +71,17 @@ class Found:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON objects; `folded` and `because` only where there are some."""
-        document = asdict(self)
-        for match in document["matches"]:
-            if not match["folded"]:
-                del match["folded"]
-            if match["because"] is None:
-                del match["because"]
-        return document
+        optional = "folded", "because"
+        matches = [
+            {name: value for name, value in match._asdict().items() if value or name not in optional}
+            for match in self.matches
+        ]
+        return {
+            "model_id": self.model_id,
+            "index_version": self.index_version,
+            "matches": matches,
+            "next_offset": self.next_offset,
+        }
 
 
 class Ranked(Protocol):
@@ -213,7 +216,7 @@ def matches(
                 round(score, 6),
                 tags[n],
                 categories[n],
-                index.ids.image_ids(np.array(others, np.int64)) if others else [],
+                tuple(index.ids.image_ids(np.array(others, np.int64))) if others else (),
                 because[n] if because is not None else None,
             )
         )
