@@ -23,7 +23,12 @@ def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--any-tag", "any_tags", multiple=True, metavar="T", help="Only with one of these; repeat."
         ),
         click.option("--not-tag", "not_tags", multiple=True, metavar="T", help="None with this tag; repeat."),
-        click.option("--min-score", type=float, default=0.0, help="Least score of --tag and --any-tag."),
+        click.option(
+            "--min-score",
+            type=float,
+            default=0.0,
+            help="Least score of --tag and --any-tag; without them, of any tag.",
+        ),
         click.option("--color", help="Only where this colour covers a tenth of the picture."),
         click.option("--min-width", type=int, default=0, metavar="PX", help="Only as wide as this."),
         click.option("--min-height", type=int, default=0, metavar="PX", help="Only as high as this."),
@@ -81,7 +86,11 @@ def search(collection: str, query: str, *, anonymous: bool, as_json: bool, **giv
     "--products", metavar="FILE", help="With --events: product_id and image_id, if events name products."
 )
 @click.option("-k", type=int, default=10, help="Most recommendations, for each customer.  [default: 10]")
-@click.option("--diversity", type=float, help="From 0, the most similar, to 1, the most different.")
+@click.option(
+    "--diversity",
+    type=float,
+    help="From 0, the most similar, to 1, the most different.  [default: 0.3; with --events 0.1]",
+)
 @_filter_options
 @click.option("--anonymous", is_flag=True, help="Open a public bucket without credentials.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -100,6 +109,9 @@ def recommend(collection: str, *, anonymous: bool, quiet: bool, as_json: bool, *
         return _for_one(collection, asked, given, [out, products], anonymous=anonymous, as_json=as_json)
     if [*given.pop("like"), *given.pop("dislike")]:
         raise UsageError("--like and --dislike are for one customer: leave them out, or --events")
+    for option, path in (("--events", events), ("--out", out), ("--products", products)):
+        if path is not None and "://" in path:
+            raise UsageError(f"{option} must be a file on this machine, got {path}")
     if out is None:
         raise UsageError("name with --out where the recommendations go: a .csv or .parquet file")
 

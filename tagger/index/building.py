@@ -169,7 +169,7 @@ def _train(
     return (
         codes,
         Probe.of([ids[place] for place in held_out], vectors[held_out].astype(np.float32)),
-        plan.kind,
+        codes.kind,
     )
 
 
@@ -224,13 +224,13 @@ def gather(filled: Sequence[Filled], codes: Codes | None, probe: Probe) -> Conte
     }
     slots = np.concatenate([np.empty(0, np.int64), *(one.slots for one in filled)])
     spread = sum(one.spread for one in filled) / max(1, len(slots))
-    some = [one for one in filled if one.segment.rows]
+    some = [one for one in filled if one.entry is not None]
     return Content(
         facts,
         speech,
         slots,
         tuple(one.segment for one in some),
-        tuple(one.entry for one in some),
+        tuple(one.entry for one in some if one.entry is not None),
         codes,
         probe,
         spread,
@@ -303,7 +303,8 @@ def write(
         effort, more = of_codes.result()
     entries += more
     if content.codes is not None:
-        say(f"recall@10 {effort.recall or 0:.3f} with {effort.nprobe} lists and {effort.depth} candidates")
+        recall = "not measured" if effort.recall is None else f"{effort.recall:.3f}"
+        say(f"recall@10 {recall} with {effort.nprobe} lists and {effort.depth} candidates")
     tagging = config.tagging
     return Manifest(
         version=version,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tagger.errors import IndexUnusable
-from tagger.index.manifest import read_pointer
+from tagger.index.manifest import INDEX_FOLDER, read_pointer
 from tagger.index.opened import Index
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ def check_index(collection: Collection) -> tuple[list[str], list[str]]:
     """
     try:
         if read_pointer(collection.store) is None:
-            return [], []
+            left = any(page for page in collection.store.list(f"{INDEX_FOLDER}/"))
+            note = f"{INDEX_FOLDER}/ holds files but no CURRENT: no index is served until `tagger index`"
+            return [], [note] if left else []
         manifest = Index.open(collection).manifest
     except IndexUnusable as error:
         return [str(error)], []

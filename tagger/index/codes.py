@@ -59,6 +59,13 @@ class CodesPlan:
     train_rows: int
 
 
+def effective_kind(kind: Kind, count: int) -> Kind:
+    """Return what a kind that was asked for becomes with so few images that it cannot be trained."""
+    if not count:
+        return "flat"
+    return "ivf" if kind == "ivf-pq" and count < _LEAST_FOR_PQ else kind
+
+
 def plan_codes(kind: Kind, count: int) -> CodesPlan:
     """Choose the number of lists: a power of two near 2 √N, each with enough images to train its centre.
 
@@ -69,9 +76,7 @@ def plan_codes(kind: Kind, count: int) -> CodesPlan:
     while lists > 1 and lists * _LEAST_PER_LIST > count:
         lists //= 2
     lists = min(lists, _MOST_LISTS)
-    if count < _LEAST_FOR_PQ:
-        kind = "ivf"
-    return CodesPlan(kind, lists, min(count, max(lists * TRAIN_PER_LIST, _AXES_ROWS)))
+    return CodesPlan(effective_kind(kind, count), lists, min(count, max(lists * TRAIN_PER_LIST, _AXES_ROWS)))
 
 
 class Codes:
@@ -109,9 +114,10 @@ class Codes:
             ]
         )
         d, dim = axes.shape
+        by_product = plan.kind == "ivf-pq" and dim % _PQ_DIMS_A_BYTE == 0
         coarse = faiss.IndexFlatL2(dim)
         coarse.add(kmeans(small, plan.lists, rounds=_ROUNDS, seed=_SEED))
-        if plan.kind == "ivf-pq":
+        if by_product:
             ivf = faiss.IndexIVFPQ(coarse, dim, plan.lists, dim // _PQ_DIMS_A_BYTE, 8)
             ivf.pq.cp.min_points_per_centroid = 1
             ivf.pq.cp.max_points_per_centroid = TRAIN_PER_LIST
@@ -152,10 +158,31 @@ class Codes:
         return data
 
     def write(self, path: Path) -> None:
-        """Write it to a file, with no second copy in memory."""
+        """Write it to a file, with no second copy in memory.
+
+        Through a file of Python's: FAISS's own writer says nothing where the last bytes find no room.
+
+        Raises:
+            OSError: The disk is full.
+        """
         import faiss
 
-        faiss.write_index(self._index, str(path))
+        failed: list[OSError] = []
+        with path.open("wb") as file:
+
+            def keep(data: bytes) -> None:
+                try:
+                    file.write(data)
+                except OSError as error:  # which would not come through C++
+                    failed.append(error)
+                    raise
+
+            try:
+                faiss.write_index(self._index, faiss.PyCallbackIOWriter(keep, 1 << 20))
+            except RuntimeError as error:
+                raise (failed[0] if failed else error) from None
+        if failed:
+            raise failed[0]
 
     @property
     def faiss_index(self) -> Any:
@@ -171,6 +198,13 @@ class Codes:
     def dim(self) -> int:
         """Length of an embedding."""
         return int(self._index.d)
+
+    @property
+    def kind(self) -> Kind:
+        """What they are: `ivf-pq` may have become `ivf` where there were too few images or dimensions."""
+        import faiss
+
+        return "ivf-pq" if isinstance(faiss.downcast_index(self._ivf), faiss.IndexIVFPQ) else "ivf"
 
     @property
     def lists(self) -> int:

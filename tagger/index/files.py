@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tagger.errors import ImageError, IndexUnusable, RunError
-from tagger.index.manifest import FileEntry
+from tagger.index.manifest import REMEDY, FileEntry
 from tagger.storage import LocalStore
 
 if TYPE_CHECKING:
@@ -93,7 +93,10 @@ class Shelf:
 
     def _open(self, entries: Sequence[FileEntry]) -> tuple[Bytes, list[Bytes]]:
         paths = [self._path(entry) for entry in entries]
-        whole, pieces = map_files(paths, [entry.size_bytes for entry in entries])
+        try:
+            whole, pieces = map_files(paths, [entry.size_bytes for entry in entries])
+        except OSError as error:
+            raise self._refused(entries[0], f"cannot be read ({error.strerror})") from None
         with ThreadPoolExecutor(_HASH_THREADS) as pool:
             sums = list(pool.map(sha256_of, pieces))
         for path, entry, sha256 in zip(paths, entries, sums, strict=True):
@@ -102,6 +105,22 @@ class Shelf:
                     path.unlink(missing_ok=True)  # the next try fetches it anew
                 raise self._refused(entry, "is not the file that was published")
         return whole, pieces
+
+    def require_sizes(self, entries: Sequence[FileEntry]) -> None:
+        """See whether all files are there, with their sizes; reads none of them.
+
+        Raises:
+            IndexUnusable: One is missing or has another size.
+        """
+        for entry in entries:
+            try:
+                found = self._store.head(entry.key)
+            except ImageError as error:
+                raise self._refused(entry, f"cannot be read ({error.detail})") from None
+            if found is None:
+                raise self._refused(entry, "is missing")
+            if found.size_bytes != entry.size_bytes:
+                raise self._refused(entry, f"has {found.size_bytes:,} bytes instead of {entry.size_bytes:,}")
 
     def tidy(self, entries: Sequence[FileEntry]) -> None:
         """Remove files of other versions from the cache that nobody has opened for a day."""
@@ -145,9 +164,7 @@ class Shelf:
             temporary.unlink(missing_ok=True)
 
     def _refused(self, entry: FileEntry, why: str) -> IndexUnusable:
-        return IndexUnusable(
-            f"{self._store.address(entry.key)} {why}: make the index again with `tagger index --rebuild`"
-        )
+        return IndexUnusable(f"{self._store.address(entry.key)} {why}: {REMEDY}")
 
 
 def map_files(paths: Sequence[Path], sizes: Sequence[int]) -> tuple[Bytes, list[Bytes]]:

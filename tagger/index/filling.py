@@ -47,7 +47,7 @@ class Filled:
         speech: The words of its images, by slot.
         slots: Their slots, ascending.
         segment: Its vectors.
-        entry: The file they are in.
+        entry: The file they are in; None where there are none.
         codes: Its codes, as bytes; None without codes, or where they were added to the index at once.
         probe: The queries, compared with its images.
         spread: Sum of its images' squared distances from the centres of their lists.
@@ -57,7 +57,7 @@ class Filled:
     speech: Speech
     slots: Slots
     segment: Segment
-    entry: FileEntry
+    entry: FileEntry | None
     codes: Any
     probe: Probe
     spread: float
@@ -77,6 +77,8 @@ def embeddings_of(rows: pa.Table | pa.RecordBatch, dim: int) -> Floats:
         raise RunError(
             f"the table holds embeddings that have not {dim} values: `tagger check` tells which rows"
         )
+    if not np.isfinite(flat.sum(dtype=np.float64)):
+        raise RunError("the table holds embeddings with a NaN: `tagger check` tells which rows")
     return flat.reshape(len(column), dim)
 
 
@@ -181,13 +183,13 @@ def fill(
         speeches.append(hear(rows))
     n = writer.rows
     padded = writer.close(reserve)
-    entry = put_file(store, version, path)
+    entry = put_file(store, version, path) if padded else None
     path.unlink(missing_ok=True)
     return Filled(
         pa.concat_tables(facts),
         {name: join_speech([one[name] for one in speeches]) for name in COLUMNS},
         np.arange(start, start + n),
-        Segment(entry.name, start, padded),
+        Segment(path.name, start, padded),
         entry,
         None,
         probe,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,8 +14,6 @@ from tagger.index.words import CATEGORY, COLOR, TAG
 from tagger.vision.colors import COLOR_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from pyroaring import BitMap
 
     from tagger.index.ids import Ids
@@ -24,6 +23,33 @@ if TYPE_CHECKING:
 
 _LEAST_FRACTION: Final = 0.1
 """Share of a picture that must have a colour for it to be of that colour."""
+
+_MOST_SHOWN: Final = 200
+_MOST_PIXELS: Final = 2**31 - 1  # what ids.parquet can hold
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: its repr, cut to some 200 characters."""
+    try:
+        text = repr(value[:_MOST_SHOWN] if isinstance(value, str | bytes) else value)
+    except ValueError:  # an int of more than 4,300 digits
+        return "a value too long to show"
+    cut = len(text) > _MOST_SHOWN or (isinstance(value, str | bytes) and len(value) > _MOST_SHOWN)
+    return f"{text[:_MOST_SHOWN]}…" if cut else text
+
+
+def strings(name: str, given: object, what: str) -> tuple[str, ...]:
+    """Return a list of strings as a tuple; a generator is read once.
+
+    Raises:
+        QueryError: It is one string, or no list of strings; the text says `name` must be a list of `what`.
+    """
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        read = tuple(given)
+        if all(isinstance(one, str) for one in read):
+            return read
+        given = list(read)
+    raise QueryError(f"{name} must be a list of {what}, got {shown(given)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +77,15 @@ class Filter:
 
     def __post_init__(self) -> None:
         for name in ("tags_any", "tags_all", "tags_none"):
-            words = getattr(self, name)
-            if isinstance(words, str) or not all(isinstance(word, str) for word in words):
-                raise QueryError(f"{name} must be a list of words, got {words!r}")
-            object.__setattr__(self, name, tuple(words))
+            object.__setattr__(self, name, strings(name, getattr(self, name), "words"))
         if not _is_number(self.min_score) or not 0 <= self.min_score <= 1:
-            raise QueryError(f"min_score must be in [0, 1], got {self.min_score!r}")
+            raise QueryError(f"min_score must be in [0, 1], got {shown(self.min_score)}")
         if self.color is not None and not isinstance(self.color, str):
-            raise QueryError(f"color must be the name of a colour, got {self.color!r}")
+            raise QueryError(f"color must be the name of a colour, got {shown(self.color)}")
         for name in ("min_width_px", "min_height_px"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise QueryError(f"{name} must be a whole number of pixels, got {value!r}")
+                raise QueryError(f"{name} must be a whole number of pixels, got {shown(value)}")
 
     @classmethod
     def of(cls, given: Filter | Mapping[str, Any] | None) -> Filter:
@@ -76,9 +99,11 @@ class Filter:
         if isinstance(given, Filter):
             return given
         known = [field.name for field in fields(cls)]
+        if not isinstance(given, Mapping):
+            raise QueryError(f"filter must give fields by name ({', '.join(known)}), got {shown(given)}")
         for name in given:
             if name not in known:
-                raise QueryError(f"a filter has no field {name!r}; it has {', '.join(known)}")
+                raise QueryError(f"a filter has no field {shown(name)}; it has {', '.join(known)}")
         return cls(**given)
 
     @property
@@ -97,6 +122,9 @@ EVERYTHING: Final = Filter()
 class Vocabulary:
     """The words that may be asked for: those of the taxonomy, and those that images have.
 
+    A word that is spelled as one of them means that one; any other means all that differ from it only in
+    case: of the tags Turkey and turkey, `turkey` is one and `TURKEY` is both.
+
     Args:
         words: Of the index.
         taxonomy: What the words were made with; None for a collection without one.
@@ -108,14 +136,19 @@ class Vocabulary:
         known = [*words.words(TAG), *words.words(CATEGORY)]
         if taxonomy is not None:
             known += [*taxonomy.names, *taxonomy.categories]
-        self._names = {name.casefold(): name for name in known}
+        self._known = frozenset(known)
+        self._spellings: dict[str, tuple[str, ...]] = {}
+        for name in sorted(self._known):
+            folded = name.casefold()
+            self._spellings[folded] = (*self._spellings.get(folded, ()), name)
 
     def find(self, word: str) -> str | None:
-        """Return a word as it is written, whatever its case; None if it is unknown."""
-        return self._names.get(word.casefold())
+        """Return a word as it is written, or as given where it means several; None if it is unknown."""
+        spellings = self._meant(word)
+        return word if len(spellings) > 1 else next(iter(spellings), None)
 
     def require(self, word: str) -> str:
-        """Return a word as it is written.
+        """Return a word as `find` does.
 
         Raises:
             QueryError: It is unknown; the text names similar ones.
@@ -124,13 +157,15 @@ class Vocabulary:
         if found is None:
             near = self.similar(word)
             hint = f"; similar: {', '.join(near)}" if near else ""
-            raise QueryError(f"there is no tag or category {word!r}{hint}")
+            raise QueryError(f"there is no tag or category {shown(word)}{hint}")
         return found
 
     def similar(self, word: str) -> list[str]:
         """Return up to three words that are written much like one."""
-        near = difflib.get_close_matches(word.casefold(), self._names, n=3, cutoff=0.6)
-        return [self._names[name] for name in near]
+        if len(word) > _MOST_SHOWN:
+            return []
+        near = difflib.get_close_matches(word.casefold(), self._spellings, n=3, cutoff=0.6)
+        return [self._spellings[name][0] for name in near]
 
     def images(self, word: str, min_score: float = 0.0) -> BitMap:
         """Return the slots that have a word or a descendant of it, with at least this score."""
@@ -154,10 +189,14 @@ class Vocabulary:
         return scores
 
     def _with_descendants(self, word: str) -> Iterable[tuple[str, str]]:
-        below = () if self._taxonomy is None else self._taxonomy.descendants(word)
-        for name in (word, *below):
-            yield TAG, name
-            yield CATEGORY, name
+        for spelling in self._meant(word):
+            below = () if self._taxonomy is None else self._taxonomy.descendants(spelling)
+            for name in (spelling, *below):
+                yield TAG, name
+                yield CATEGORY, name
+
+    def _meant(self, word: str) -> tuple[str, ...]:
+        return (word,) if word in self._known else self._spellings.get(word.casefold(), ())
 
 
 def admitted(asked: Filter, words: Words, vocabulary: Vocabulary, ids: Ids) -> BitMap:
@@ -192,7 +231,7 @@ def admitted(asked: Filter, words: Words, vocabulary: Vocabulary, ids: Ids) -> B
         narrow(_of_color(asked.color, words))
     for column, least in (("width_px", asked.min_width_px), ("height_px", asked.min_height_px)):
         if least:
-            large = ids.column(column).to_numpy() >= least
+            large = ids.column(column).to_numpy() >= min(least, _MOST_PIXELS)
             narrow(BitMap(ids.slots[large].astype(np.uint32)))
     if found is None:
         found = BitMap(ids.slots.astype(np.uint32))
@@ -209,7 +248,7 @@ def _of_color(name: str, words: Words) -> BitMap:
     found = by_name.get(name.casefold())
     if found is None:
         if name.casefold() not in COLOR_NAMES:
-            raise QueryError(f"there is no colour {name!r}; there are {', '.join(COLOR_NAMES)}")
+            raise QueryError(f"there is no colour {shown(name)}; there are {', '.join(COLOR_NAMES)}")
         return BitMap()
     posting = words.posting(COLOR, found)
     return BitMap() if posting is None else posting.at_least(_LEAST_FRACTION)

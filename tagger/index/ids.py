@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tagger.errors import IndexUnusable
+from tagger.index.manifest import REMEDY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +45,7 @@ SCHEMA: Final = pa.schema(
 FACTS_SCHEMA: Final = SCHEMA.remove(SCHEMA.get_field_index("slot"))
 
 _GROUP_ROWS: Final = 131_072
+_JOIN_MEMORY: Final = "2GB"
 _ENCODING: Final = {
     "compression": "zstd",
     "compression_level": 1,
@@ -83,10 +85,7 @@ class Ids:
         if within:
             self._place_of[self.slots] = np.arange(len(self.slots))
         if not within or np.count_nonzero(self._place_of >= 0) != len(self.slots):
-            raise IndexUnusable(
-                "the slots of ids.parquet are not those of the vectors: make the index again with "
-                "`tagger index --rebuild`"
-            )
+            raise IndexUnusable(f"the slots of ids.parquet are not those of the vectors: {REMEDY}")
         ids = table.column("image_id").combine_chunks().cast(pa.large_string())
         self._ids = ids if isinstance(ids, pa.Array) else pa.concat_arrays(ids.chunks)
         buffers = self._ids.buffers()
@@ -174,12 +173,14 @@ def _first_64_bits(digits: pa.Array) -> pa.Array:
     return pa.array(numbers, pa.uint64(), mask=~fits.to_numpy(zero_copy_only=False))
 
 
-def changes(held: pa.Table, rows: pa.Table) -> tuple[pa.Array, pa.Array]:
+def changes(held: pa.Table, rows: pa.Table, spill_dir: Path) -> tuple[pa.Array, pa.Array]:
     """Compare the index with the table, by image_id, etag and tagged_at.
 
     Args:
         held: Rows of ids.parquet.
         rows: The table's tagged images: image_id, etag, tagged_at, and what else the caller needs.
+
+        spill_dir: For what does not fit into memory.
 
     Returns:
         Positions in `rows` of images that are new or other than in the index, and positions in `held` of
@@ -194,7 +195,12 @@ def changes(held: pa.Table, rows: pa.Table) -> tuple[pa.Array, pa.Array]:
         "place", pa.array(np.arange(len(rows)))
     )
     same = "l.image_id = r.image_id AND l.etag IS NOT DISTINCT FROM r.etag AND l.tagged_at = r.tagged_at"
-    with duckdb.connect(":memory:", config={"autoinstall_known_extensions": False}) as database:
+    config = {
+        "autoinstall_known_extensions": False,
+        "temp_directory": str(spill_dir),
+        "memory_limit": _JOIN_MEMORY,
+    }
+    with duckdb.connect(":memory:", config=config) as database:
         database.register("l", left)
         database.register("r", right)
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tagger.collection import Collection, new_run_id
 from tagger.errors import IndexUnusable, RunError, UsageError
 from tagger.index.building import build, fill_here
+from tagger.index.codes import effective_kind
+from tagger.index.files import Shelf
 from tagger.index.manifest import (
     CURRENT_NAME,
     INDEX_FOLDER,
@@ -120,7 +122,9 @@ def index(
     address = address or settings.ray_address
     collection = Collection.open(collection.uri, collection.store.options)
     before, held = _served(collection, rebuild=rebuild)
-    if held is not None and kind not in ("auto", held.kind):
+    if held is not None:
+        Shelf(collection.store, settings.cache_dir).require_sizes(held.files)
+    if held is not None and kind != "auto" and effective_kind(kind_of(kind), held.count) != held.kind:
         say(f"the index is {held.kind}: building it anew as {kind}")
         held = None
     if held is not None and is_current(collection, held):

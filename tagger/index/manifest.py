@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tagger.storage import Store
 
 INDEX_FOLDER: Final = "index"
+REMEDY: Final = "make the index again with `tagger index COLLECTION --rebuild`"
 CURRENT_NAME: Final = f"{INDEX_FOLDER}/CURRENT"
 MANIFEST_NAME: Final = "index.json"
 FORMAT_VERSION: Final = 1
@@ -28,7 +30,11 @@ Kind = Literal["flat", "ivf", "ivf-pq"]
 """How vectors are searched: all of them exactly; inverted lists of 8-bit codes; inverted lists of
 product-quantised codes. Both of the latter score their candidates again with the exact vectors."""
 
-_POINTER: Final = re.compile(r"([0-9A-Za-z-]{1,64}) ([0-9a-f]{64})\n")
+_VERSION: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_NAME: Final = re.compile(r"[a-z][0-9a-z-]{0,63}\.[0-9a-z]{1,8}")  # no folder, and none of ours is another's
+_TAXONOMY: Final = re.compile(r"taxonomy/[0-9a-f]{64}\.json")
+_POINTER: Final = re.compile(rf"({_VERSION.pattern}) ({_SHA256.pattern})\n")
 _MOST_BYTES: Final = 64 << 20
 
 
@@ -135,9 +141,7 @@ class Manifest:
         for entry in self.files:
             if entry.name == name:
                 return entry
-        raise IndexUnusable(
-            f"the index {self.version} has no {name}; make it again with `tagger index --rebuild`"
-        )
+        raise IndexUnusable(f"the index {self.version} has no {name}; {REMEDY}")
 
     def require_model(self, model_id: str, dim: int, where: str) -> None:
         """Check that the index is of a collection's model.
@@ -148,7 +152,7 @@ class Manifest:
         if (self.model_id, self.dim) != (model_id, dim):
             raise IndexUnusable(
                 f"the index of {where} was made from embeddings of another model ({self.model}, "
-                f"{self.model_id[:12]}, {self.dim} values): make it again with `tagger index --rebuild`"
+                f"{self.model_id[:12]}, {self.dim} values): {REMEDY}"
             )
 
     def to_json(self) -> bytes:
@@ -172,8 +176,7 @@ class Manifest:
             version = document.pop("format_version")
             if version != FORMAT_VERSION:
                 raise IndexUnusable(
-                    f"{where} has format {version!r}, and this release reads {FORMAT_VERSION}: "
-                    "make it again with `tagger index --rebuild`"
+                    f"{where} has format {version!r}, and this release reads {FORMAT_VERSION}: {REMEDY}"
                 )
             if document.pop("metric") != "cosine":
                 raise IndexUnusable(f"{where} has another metric than cosine: make it again")
@@ -181,29 +184,50 @@ class Manifest:
             document["files"] = tuple(FileEntry(**one) for one in document["files"])
             read = cls(**document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IndexUnusable(
-                f"{where} is damaged ({error!r:.200}): make it again with `tagger index --rebuild`"
-            ) from None
+            raise IndexUnusable(f"{where} is damaged ({error!r:.200}): {REMEDY}") from None
         read.require_sound(where)
         return read
 
     def require_sound(self, where: str) -> None:
-        """Check that the parts fit together.
+        """Check that every field is what it should be, and that the parts fit together.
 
         Raises:
             IndexUnusable: They do not.
         """
+        if not (self._is_typed() and self._fits()):
+            raise IndexUnusable(f"{where} contradicts itself: {REMEDY}")
+
+    def _is_typed(self) -> bool:
+        whole = (self.dim, self.count, self.slots, self.table_version, self.serial, self.trained_count)
+        efforts = (self.nprobe, self.depth, self.recall_queries)
+        sizes = [number for segment in self.segments for number in (segment.start, segment.rows)]
+        sizes += [entry.size_bytes for entry in self.files]
+        texts = (self.version, self.model_id, self.model, self.kind, self.heads, self.created_at)
+        floats = (self.trained_spread, self.drift, self.seconds, self.recall_at_10 or 0.0)
+        return (
+            all(type(number) is int and 0 <= number < 1 << 62 for number in (*whole, *efforts, *sizes))
+            and all(isinstance(text, str) for text in texts)
+            and all(type(value) in (int, float) and math.isfinite(value) for value in floats)
+            and (self.taxonomy_file is None or bool(_TAXONOMY.fullmatch(str(self.taxonomy_file))))
+            and all(
+                isinstance(text, str) and pattern.fullmatch(text)
+                for entry in self.files
+                for text, pattern in ((entry.name, _NAME), (entry.version, _VERSION), (entry.sha256, _SHA256))
+            )
+        )
+
+    def _fits(self) -> bool:
         ends = [0, *(segment.start + segment.rows for segment in self.segments)]
-        gapless = all(segment.start == end for segment, end in zip(self.segments, ends, strict=False))
         names = [entry.name for entry in self.files]
-        if not (
+        return (
             self.kind in ("flat", "ivf", "ivf-pq")
-            and gapless
-            and ends[-1] == self.slots >= self.count >= 0 < self.dim
+            and all(segment.start == end for segment, end in zip(self.segments, ends, strict=False))
+            and ends[-1] == self.slots >= self.count
+            and self.dim > 0
+            and (self.kind == "flat" or min(self.nprobe, self.depth) > 0)
             and len(set(names)) == len(names)
             and {segment.file for segment in self.segments} <= set(names)
-        ):
-            raise IndexUnusable(f"{where} contradicts itself: make it again with `tagger index --rebuild`")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +264,7 @@ def read_pointer(store: Store) -> Pointer | None:
         raise IndexUnusable(f"{store.address(CURRENT_NAME)} cannot be read: {error.detail}") from None
     found = _POINTER.fullmatch(data.decode("ascii", "replace"))
     if found is None:
-        raise IndexUnusable(
-            f"{store.address(CURRENT_NAME)} is damaged: make the index again with `tagger index --rebuild`"
-        )
+        raise IndexUnusable(f"{store.address(CURRENT_NAME)} is damaged: {REMEDY}")
     return Pointer(found[1], found[2], etag)
 
 
@@ -258,18 +280,12 @@ def read_manifest(store: Store, pointer: Pointer) -> Manifest:
     try:
         data = store.read(name, max_bytes=_MOST_BYTES)
     except ImageError as error:
-        raise IndexUnusable(
-            f"{where} cannot be read ({error.detail}): make the index again with `tagger index --rebuild`"
-        ) from None
+        raise IndexUnusable(f"{where} cannot be read ({error.detail}): {REMEDY}") from None
     if hashlib.sha256(data).hexdigest() != pointer.sha256:
-        raise IndexUnusable(
-            f"{where} is not what was published: make the index again with `tagger index --rebuild`"
-        )
+        raise IndexUnusable(f"{where} is not what was published: {REMEDY}")
     manifest = Manifest.from_json(data, where)
     if manifest.version != pointer.version:
-        raise IndexUnusable(
-            f"{where} is of another version: make the index again with `tagger index --rebuild`"
-        )
+        raise IndexUnusable(f"{where} is of another version: {REMEDY}")
     return manifest
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tagger.errors import IndexUnusable, QueryError
+from tagger.errors import CollectionError, IndexUnusable, QueryError, TaxonomyError
 from tagger.index.building import CODES_NAME, PROBE_NAME
 from tagger.index.codes import FLAT_MOST, Codes, Refined
 from tagger.index.files import Shelf
 from tagger.index.filters import Filter, Vocabulary, admitted, slots_of
 from tagger.index.ids import IDS_NAME, Ids, read_ids
-from tagger.index.manifest import read_manifest, read_pointer
+from tagger.index.manifest import REMEDY, read_manifest, read_pointer
 from tagger.index.ranking import Ranking
 from tagger.index.vectors import Allowed, Vectors
 from tagger.index.words import POSTINGS_NAME, WORDS_NAME, Words, read_arrow
@@ -69,7 +69,7 @@ class Index:
         self._filters: OrderedDict[Filter, Allowed] = OrderedDict()
         self._lock = threading.Lock()
         every = np.sort(ids.slots)
-        self._alive = None if len(every) == manifest.slots else Allowed.of(every, manifest.slots)
+        self._alive = None if len(every) == manifest.slots else Allowed(every, manifest.slots)
 
     @classmethod
     def open(cls, collection: Collection, settings: Settings | None = None) -> Index:
@@ -177,9 +177,7 @@ class Index:
             if asked in self._filters:
                 self._filters.move_to_end(asked)
                 return self._filters[asked]
-        found = Allowed.of(
-            slots_of(admitted(asked, self.words, self.vocabulary, self.ids)), self.manifest.slots
-        )
+        found = Allowed(slots_of(admitted(asked, self.words, self.vocabulary, self.ids)), self.manifest.slots)
         with self._lock:
             self._filters[asked] = found
             while len(self._filters) > _KEPT_FILTERS:
@@ -258,11 +256,13 @@ def _taxonomy(store: Store, manifest: Manifest) -> Taxonomy | None:
     """Return the taxonomy that the index's words were made with; a later retag has another one."""
     from tagger.collection import read_taxonomy
 
-    return None if manifest.taxonomy_file is None else read_taxonomy(store, manifest.taxonomy_file)
+    if manifest.taxonomy_file is None:
+        return None
+    try:
+        return read_taxonomy(store, manifest.taxonomy_file)
+    except (CollectionError, TaxonomyError) as error:
+        raise IndexUnusable(str(error)) from None
 
 
 def _contradiction(collection: Collection, what: str) -> IndexUnusable:
-    return IndexUnusable(
-        f"the index of {collection.uri} contradicts itself ({what}): "
-        "make it again with `tagger index --rebuild`"
-    )
+    return IndexUnusable(f"the index of {collection.uri} contradicts itself ({what}): {REMEDY}")

@@ -46,19 +46,21 @@ class Probe:
         vectors: Their embeddings, shape (Q, D).
         scores: Of their nearest images so far, shape (Q, KEPT), best first.
         slots: Where those are; -1 where there are no more.
+        floors: Score that a new image must pass to be among them, shape (Q,): below it not all are known.
     """
 
     image_ids: tuple[str, ...]
     vectors: Floats
     scores: Floats
     slots: Slots
+    floors: Floats
 
     @classmethod
     def of(cls, image_ids: Sequence[str], vectors: Floats) -> Probe:
         """Return queries that have not been compared with anything."""
         n = len(image_ids)
         scores, slots = np.full((n, KEPT), -np.inf, np.float32), np.full((n, KEPT), -1, np.int64)
-        return cls(tuple(image_ids), vectors, scores, slots)
+        return cls(tuple(image_ids), vectors, scores, slots, np.full(n, -np.inf, np.float32))
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -72,6 +74,7 @@ class Probe:
         for column, image_id in enumerate(image_ids):
             if image_id in mine:
                 scores[mine[image_id], column] = -np.inf
+        scores = np.where(scores > self.floors[:, None], scores, -np.inf)
         rows, columns = np.nonzero(scores > self.scores[:, -1:])
         if len(rows) > KEPT * len(self):  # as of the first batches, in which most are new
             keep = min(KEPT, len(slots))
@@ -98,20 +101,25 @@ class Probe:
             dead: By slot.
         """
         gone = (self.slots >= 0) & dead[self.slots]
+        # What lies beyond the neighbours that were kept is not known. So where some go, the list gets
+        # shorter, and what is new has to be nearer than the last one was.
+        known = (self.slots >= 0) & ~gone
         scores = np.where(gone, -np.inf, self.scores)
-        enough = ~gone.any(axis=1) | ((~gone & (self.slots >= 0)).sum(axis=1) >= K)
+        enough = ~gone.any(axis=1) | (known.sum(axis=1) >= K)
         order = np.argsort(-scores[enough], axis=1, kind="stable")
         slots = np.where(gone, -1, self.slots)[enough]
+        floors = np.where(gone.any(axis=1), np.maximum(self.floors, self.scores[:, -1]), self.floors)
         return Probe(
             tuple(np.array(self.image_ids, object)[enough]),
             self.vectors[enough],
             np.take_along_axis(scores[enough], order, axis=1),
             np.take_along_axis(slots, order, axis=1),
+            floors[enough],
         )
 
     def _merged(self, scores: Floats, slots: Slots) -> Probe:
         best, found = merge_top(self.scores, self.slots, scores, slots, KEPT)
-        return Probe(self.image_ids, self.vectors, best, found)
+        return Probe(self.image_ids, self.vectors, best, found, self.floors)
 
     def to_table(self) -> pa.Table:
         """Return it as the table that the index keeps."""
@@ -126,6 +134,7 @@ class Probe:
                 "vector": rows(self.vectors.astype(np.float16), pa.float16()),
                 "scores": rows(self.scores, pa.float32()),
                 "slots": rows(self.slots, pa.int64()),
+                "floor": pa.array(self.floors, pa.float32()),
             }
         )
 
@@ -144,6 +153,7 @@ class Probe:
             matrix("vector").astype(np.float32),
             matrix("scores").astype(np.float32),
             matrix("slots").astype(np.int64),
+            np.asarray(table.column("floor").to_numpy(), np.float32),
         )
 
 

@@ -18,7 +18,6 @@ from tagger.index.codes import FLAT_MOST, Codes
 from tagger.index.files import Shelf
 from tagger.index.filling import fill, no_rows, scan
 from tagger.index.ids import IDS_NAME, changes, read_ids
-from tagger.index.manifest import Segment
 from tagger.index.probe import Probe
 from tagger.index.words import (
     COLUMNS,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 _GROWN: Final = 2.0  # times the images it was trained with: the lists get long, and fewer would be better
 _SHRUNK: Final = 0.25
 _EMPTY: Final = 0.3  # share of slots without an image
+_MOST_SEGMENTS: Final = 16  # of a collection so small that files fill up with empty places
 _DRIFT: Final = 1.5
 _SHARE_THAT_DRIFTS: Final = 0.02  # of the images must be new for their drift to say anything
 _WIDE: Final = 0.25  # share of the lists looked into above which other lists would be better
@@ -93,7 +93,7 @@ def update(
         loading = pool.submit(load_codes)
         rows = _rows_of(collection)
         ids = reading_ids.result()
-        fresh, gone = changes(ids, rows)
+        fresh, gone = changes(ids, rows, folder)
         codes = loading.result()
     count = len(rows)
     why = _why_anew(held, count=count, added=len(fresh), gone=len(gone))
@@ -135,8 +135,8 @@ def update(
         else _words_of(collection, survivors.column("image_id"))
     )
     segments, entries = list(held.segments), [held.file(segment.file) for segment in held.segments]
-    if filled.segment.rows:
-        segments.append(Segment(filled.entry.name, held.slots, filled.segment.rows))
+    if filled.entry is not None:
+        segments.append(filled.segment)
         entries.append(filled.entry)
     content = Content(
         pa.concat_tables([survivors.drop_columns(["slot"]), filled.facts]),
@@ -173,7 +173,7 @@ def _why_anew(held: Manifest, *, count: int, added: int, gone: int) -> str | Non
         return f"there were {held.trained_count:,} images when it was trained, and there are {count:,} now"
     slots = held.slots + added
     empty = held.slots - held.count + gone
-    if empty > _EMPTY * slots and empty > FLAT_MOST:
+    if empty > _EMPTY * slots and (empty > FLAT_MOST or len(held.segments) > _MOST_SEGMENTS):
         return f"{empty:,} of {slots:,} places for vectors are empty"
     return None
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -39,7 +38,7 @@ def padded_rows(rows: int, dim: int) -> int:
 
 
 class VectorWriter:
-    """Writes a vector file batch by batch; a context manager.
+    """Writes a vector file batch by batch, until it is closed.
 
     Args:
         path: The file.
@@ -70,30 +69,32 @@ class VectorWriter:
         return padded
 
 
-@dataclass(frozen=True, slots=True)
 class Allowed:
     """The slots a search may answer with.
 
+    Args:
+        slots: Ascending.
+        n_slots: Slots of the index.
+
     Attributes:
-        slots: Ascending; None while nobody asked for them.
         bits: One bit a slot, the lowest first.
-        count: How many.
+        count: How many slots there are.
     """
 
-    slots: Slots
-    bits: npt.NDArray[np.uint8]
-
-    @property
-    def count(self) -> int:
-        """How many slots there are."""
-        return len(self.slots)
-
-    @classmethod
-    def of(cls, slots: Slots, n_slots: int) -> Allowed:
-        """Return what a search needs of some slots (ascending)."""
+    def __init__(self, slots: Slots, n_slots: int) -> None:
         flags = np.zeros(n_slots, np.bool_)
         flags[slots] = True
-        return cls(slots, np.packbits(flags, bitorder="little"))
+        self.bits = np.packbits(flags, bitorder="little")
+        self.count = len(slots)
+        # As numbers they take 64 times the memory: kept where they are few.
+        self._slots = slots if slots.nbytes <= self.bits.nbytes else None
+
+    @property
+    def slots(self) -> Slots:
+        """The slots, ascending."""
+        if self._slots is not None:
+            return self._slots
+        return np.flatnonzero(np.unpackbits(self.bits, bitorder="little"))
 
 
 class Vectors:

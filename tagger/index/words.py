@@ -64,6 +64,17 @@ class Spoken:
     scores: Floats
     lengths: npt.NDArray[np.int32]
 
+    def once(self) -> Spoken:
+        """Return the words with each of them once an image, with its best score: two heads may agree."""
+        row = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        key = row * max(1, len(self.vocabulary)) + self.numbers
+        if len(np.unique(key)) == len(key):
+            return self
+        by_score = np.lexsort((-self.scores, key))
+        first = np.sort(by_score[np.unique(key[by_score], return_index=True)[1]])
+        lengths = np.bincount(row[first], minlength=len(self.lengths)).astype(np.int32)
+        return Spoken(self.vocabulary, self.numbers[first], self.scores[first], lengths)
+
     def take(self, places: npt.NDArray[np.int64]) -> Spoken:
         """Return the words of some of the images, in the order of `places`."""
         ends = np.cumsum(self.lengths)
@@ -90,7 +101,8 @@ def hear(rows: pa.RecordBatch | pa.Table) -> Speech:
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         scores = np.asarray(flat.field(score).to_numpy(zero_copy_only=False), np.float32)
         numbers = np.asarray(spelled.indices.to_numpy(zero_copy_only=False), np.int32)
-        heard[name] = join_speech([Spoken(spelled.dictionary, numbers, scores, lengths)])
+        said = Spoken(spelled.dictionary, numbers, scores, np.asarray(lengths, np.int32))
+        heard[name] = join_speech([said.once()])
     return heard
 
 

@@ -178,12 +178,27 @@ def test_an_unknown_word_is_named_with_similar_ones(made):
         ({"min_width_px": -1}, "min_width_px must be a whole number of pixels, got -1"),
         ({"min_height_px": 1.5}, "min_height_px must be"),
         ({"color": 3}, "color must be the name of a colour"),
+        ({"tags_any": None}, "tags_any must be a list of words, got None"),
+        ({"tags_none": 5}, "tags_none must be a list of words, got 5"),
+        ({"tags_none": b""}, "tags_none must be a list of words, got b''"),
+        ({"tags_any": "x" * 10_000}, "got 'x{199}…$"),
+        (5, "filter must give fields by name .*, got 5"),
+        (["color"], "filter must give fields by name"),
+        ({5: 1}, "a filter has no field 5"),
         ({"colour": "red"}, "a filter has no field 'colour'; it has tags_any"),
     ],
 )
 def test_a_filter_says_what_is_wrong_with_it(given_filter, said):
     with pytest.raises(QueryError, match=said):
         Filter.of(given_filter)
+
+
+def test_a_generator_is_a_list_of_words():
+    assert Filter.of({"tags_any": (word for word in ["lynx"])}) == Filter(tags_any=("lynx",))
+
+
+def test_no_picture_is_that_wide(made):
+    assert made[0].allowed(Filter(min_width_px=10**400)).count == 0
 
 
 @pytest.mark.parametrize(

@@ -77,10 +77,10 @@ def test_what_is_damaged_is_not_used_but_built_anew_when_asked(indexed, tmp_path
     collection = Collection.open(str(place))
     path = next(path for path in files_of(place) if path.name == name)
     path.write_bytes(b"X" + path.read_bytes()[1:])
-    with pytest.raises(IndexUnusable, match="tagger index --rebuild"):
+    with pytest.raises(IndexUnusable, match="tagger index COLLECTION --rebuild"):
         Index.open(collection)
     remove(collection, names(0, 1))  # so that an update would have to read it
-    with pytest.raises(IndexUnusable, match="tagger index --rebuild"):
+    with pytest.raises(IndexUnusable, match="tagger index COLLECTION --rebuild"):
         index(collection)
     assert index(collection, rebuild=True).how == "built"
     assert Index.open(collection).count == 29
@@ -121,7 +121,10 @@ def test_a_newer_format_is_refused_with_its_number(indexed, tmp_path):
     ("field", "value"),
     [
         ("count", 29), ("count", -1), ("slots", 7), ("dim", 0), ("kind", "hnsw"), ("segments", []),
-        ("files", []), ("metric", "dot"), ("nprobe", None), ("version", "other"), ("extra", 1),
+        ("files", []),
+        ("metric", "dot"), ("nprobe", None), ("version", "other"), ("extra", 1), ("count", "30"),
+        ("slots", 8192.0), ("depth", -1), ("depth", True), ("taxonomy_file", 5), ("taxonomy_file", "../x"),
+        ("recall_at_10", "high"), ("drift", float("nan")), ("model_id", None), ("segments", 3),
     ],
 )  # fmt: skip
 def test_a_manifest_that_contradicts_its_files_is_refused(indexed, tmp_path, field, value):
@@ -141,6 +144,30 @@ def test_a_manifest_that_contradicts_its_files_is_refused(indexed, tmp_path, fie
     path.write_text(json.dumps(document))
     (copy / CURRENT_NAME).write_text(f"{version} {hashlib.sha256(path.read_bytes()).hexdigest()}\n")
     with pytest.raises(IndexUnusable, match=r"tagger index|of another model|make it again"):
+        Index.open(Collection.open(str(copy)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sha256", "/etc/passwd"), ("sha256", "../../x"), ("version", "../index"), ("version", ".."),
+        ("name", "../collection.json"), ("name", ""), ("size_bytes", 1.5), ("size_bytes", -1),
+        ("size_bytes", 1 << 80),
+    ],
+)  # fmt: skip
+def test_a_forged_file_entry_reads_and_removes_nothing(indexed, tmp_path, field, value):
+    import hashlib
+
+    collection, place = indexed
+    copy = tmp_path / "c"
+    shutil.copytree(place, copy)
+    version = read_pointer(collection.store).version
+    path = copy / "index" / version / "index.json"
+    document = json.loads(path.read_bytes())
+    document["files"][-1][field] = value
+    path.write_text(json.dumps(document))
+    (copy / CURRENT_NAME).write_text(f"{version} {hashlib.sha256(path.read_bytes()).hexdigest()}\n")
+    with pytest.raises(IndexUnusable, match="contradicts itself"):
         Index.open(Collection.open(str(copy)))
 
 

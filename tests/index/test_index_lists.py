@@ -1,10 +1,12 @@
 """Indexes that are not exact: their recall is measured, kept by updates and held under filters."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from index_kit import Oracle, add, collection_of, names, recall, remove, replace, rows_of, vectors_of
 
-from tagger.errors import QueryError
+from tagger.collection import SCHEMA
+from tagger.errors import IndexUnusable, QueryError, RunError
 from tagger.index import Filter, Index, index
 from tagger.index.codes import Codes, plan_codes
 from tagger.index.probe import TARGET, Probe, choose_effort
@@ -64,7 +66,7 @@ def test_recall_under_a_filter(made, queries, share):
     slots = np.sort(rng.choice(opened.ids.slots, max(10, int(share * N)), replace=False))
     from tagger.index.vectors import Allowed
 
-    allowed = Allowed.of(slots, opened.manifest.slots)
+    allowed = Allowed(slots, opened.manifest.slots)
     mine = set(opened.ids.image_ids(slots))
     _, found = opened.approximate(queries, 10, allowed)
     hits = total = 0
@@ -161,3 +163,85 @@ def test_filters_and_a_query_by_id_together(made):
     assert image_id not in {match.image_id for match in found.matches}
     assert all(oracle.word_score(oracle.rows[match.image_id], "cat") == 0 for match in found.matches)
     assert opened.allowed(Filter(tags_none=("cat",))).count < N
+
+
+def test_the_exact_neighbours_stay_exact_when_some_go_and_others_come():
+    """Also after so many went that what lay beyond the known ones would have moved up."""
+    rng = np.random.default_rng(0)
+    flock = vectors_of(400, dim=12, seed=3)
+    queries, alive = flock[:8], set()
+    probe = Probe.of([f"q{n}" for n in range(8)], queries)
+
+    def come(members):
+        nonlocal probe
+        members = np.array(members)
+        probe = probe.compared([f"i{n}" for n in members], flock[members], members)
+        alive.update(members.tolist())
+
+    def go(members):
+        nonlocal probe
+        dead = np.zeros(400, bool)
+        dead[members] = True
+        probe = probe.without(dead)
+        alive.difference_update(members)
+
+    come(range(8, 200))
+    for start in (200, 260, 320):
+        near = np.argsort(-(flock[sorted(alive)] @ queries[0]))[:15]
+        go([sorted(alive)[place] for place in near])
+        come(range(start, start + 60))
+        go(rng.choice(sorted(alive), 10, replace=False).tolist())
+    assert len(probe)
+    members = np.array(sorted(alive))
+    for row in range(len(probe)):
+        scores = flock[members] @ probe.vectors[row]
+        known = probe.slots[row] >= 0
+        expected = members[np.argsort(-scores)][: int(known.sum())]
+        assert known.sum() >= 10
+        assert set(probe.slots[row][known].tolist()) == set(expected.tolist())
+
+
+def test_a_word_that_two_sources_give_counts_once(tmp_path):
+    rows = rows_of(names(0, 20), vectors_of(20, dim=8, seed=0)).to_pylist()
+    rows[3]["tags"] = [
+        {"tag": "lynx", "score": 0.9, "source": "head"},
+        {"tag": "daisy", "score": 0.8, "source": "tiny"},
+        {"tag": "lynx", "score": 0.7, "source": "tiny"},
+    ]
+    collection = collection_of(tmp_path / "c", [pa.Table.from_pylist(rows, SCHEMA)], dim=8)
+    index(collection)
+    opened = Index.open(collection)
+    mine = [match for match in search(opened, tag="lynx", k=20).matches if match.image_id == names(3, 4)[0]]
+    assert mine[0].score == pytest.approx(0.9)
+    assert [tag["tag"] for tag in mine[0].tags] == ["lynx", "daisy"]
+    assert opened.allowed(Filter(tags_any=("lynx",), min_score=0.85)).count >= 1
+
+
+@pytest.mark.parametrize("dim", [1, 3, 30])
+def test_dimensions_that_no_code_divides(tmp_path, dim):
+    n = 4200
+    flock = vectors_of(n, dim=dim, seed=0)
+    collection = collection_of(tmp_path / "c", [rows_of(names(0, n), flock)], dim=dim)
+    assert index(collection, kind="ivf-pq").kind in ("ivf", "ivf-pq")
+    assert Index.open(collection).count == n
+
+
+def test_a_nan_in_the_table_is_named(tmp_path):
+    flock = vectors_of(60, dim=8, seed=0)
+    flock[7, 3] = np.nan
+    collection = collection_of(tmp_path / "c", [rows_of(names(0, 60), flock)], dim=8)
+    for kind in ("flat", "ivf"):
+        with pytest.raises(RunError, match="embeddings with a NaN: `tagger check` tells which rows"):
+            index(collection, kind=kind)
+
+
+def test_a_lost_file_is_noticed_before_the_index_is_called_up_to_date(tmp_path):
+    collection = collection_of(tmp_path / "c", [rows_of(names(0, 60), vectors_of(60, dim=8, seed=0))], dim=8)
+    index(collection)
+    next((tmp_path / "c" / "index").rglob("*.f16")).unlink()
+    with pytest.raises(IndexUnusable, match="f16 is missing"):
+        index(collection)
+    add(collection, rows_of(names(60, 62), vectors_of(2, dim=8, seed=1)))
+    with pytest.raises(IndexUnusable, match="f16 is missing"):
+        index(collection)
+    assert index(collection, rebuild=True).count == 62
