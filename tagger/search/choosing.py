@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tagger.errors import UsageError
+from tagger.errors import QueryError, UsageError
 from tagger.index.vectors import Allowed
 from tagger.search.diversity import diversify
 from tagger.search.events import EventOptions
-from tagger.search.fold import HASH_BITS, LEAST_COSINE, SAME_COSINE, fold
+from tagger.search.fold import HASH_BITS, LEAST_COSINE, SAME_COSINE, fold, same_picture
 from tagger.search.interests import split_interests
 from tagger.search.recommending import profile
 from tagger.search.together import Together
@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 
 _MOST_LIKED: Final = 50  # images of a user that make up the profile
 _ROUNDING: Final = 1e-3  # of a cosine; equal bytes make equal embeddings
-_POOL: Final = 10  # candidates for each recommendation, from which folding and diversity choose
+_MOST_KNOWN: Final = 200  # images a user saw last whose copies are not recommended
+_POOL: Final = 10  # pictures for each recommendation, from which diversity chooses
+_LEAST_FOLDED: Final = 64
+_MOST_FOLDED: Final = 256  # candidates that are compared with each other at a time
 _DEEPER: Final = 8
 _KEPT_BYTES: Final = 256 << 20  # of vectors as float32: 50,000 of 1,280 numbers
 _BLOCK: Final = 8192  # vectors that are scored at a time
+_AT_ONCE: Final = 1 << 19  # candidates of all users who are served together: 40 MB with three interests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +55,8 @@ class UserOptions:
         interests: Groups of look-alikes that a user's liked images are split into at most, each with a
             profile of its own. In `bench.recommend`, 3 beat the single average: nDCG@10 .031
             against .027 by likeness alone, .087 against .084 blended. 1 is twice as fast.
-        fold: Recommend one of several images that show the same picture, and none that shows one the user
-            likes.
+        fold: Recommend one of several images that show the same picture, and none that shows one of the 50
+            that the user likes or dislikes most, or of the 200 seen last.
         candidates: Images that each of the two signals proposes to a user. More take longer and let weaker
             ones in.
     """
@@ -67,11 +71,14 @@ class UserOptions:
     def __post_init__(self) -> None:
         for name in ("blend", "diversity"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value <= 1:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
                 raise UsageError(f"{name} must be in [0, 1], got {value!r}")
         for name in ("interests", "candidates"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UsageError(f"{name} must be a whole number, got {value!r}")
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +98,16 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class _Person:
-    """One user: slots are ascending in `seen`, and by weight in the others."""
+    """One user: slots are ascending in `seen` and `known`, and by weight in the others.
+
+    `known` are those whose copies are not recommended.
+    """
 
     seen: Slots
     liked: Slots
     weights: Floats
     disliked: Slots
+    known: Slots
 
 
 class Chooser:
@@ -130,7 +141,8 @@ class Chooser:
         may = np.zeros(index.manifest.slots, np.bool_)
         may[self._allowed.slots] = True
         self._may = may
-        self._together = Together.of(events.database, index.manifest.slots)
+        with events.explained():
+            self._together = Together.of(events.database, index.manifest.slots)
         slots, popular = events.popularity()
         untouched = np.setdiff1d(self._allowed.slots, slots)
         self._popular = np.concatenate([slots[may[slots]], untouched])
@@ -142,28 +154,30 @@ class Chooser:
         people = list(_people(tastes))
         lists: list[Chosen] = [_nothing()] * len(people)
         warm = [user for user, person in enumerate(people) if len(person.liked)]
-        depth, pool = max(self._options.candidates, 2 * self._k), _POOL * self._k
+        depth = max(self._options.candidates, 2 * self._k)
         while warm:
             depth = min(depth, self._allowed.count)
-            some = [people[user] for user in warm]
-            for user, chosen in zip(warm, self._serve(some, depth, pool), strict=True):
-                lists[user] = chosen
+            size = max(1, _AT_ONCE // max(depth, 1))
+            for start in range(0, len(warm), size):
+                some = warm[start : start + size]
+                for user, chosen in zip(some, self._serve([people[u] for u in some], depth), strict=True):
+                    lists[user] = chosen
             if depth >= self._allowed.count:
                 break
             # Whoever has seen nearly all that is near, or finds it folded into one, looks further.
             warm = [user for user in warm if len(lists[user].slots) < self._k]
-            depth, pool = depth * _DEEPER, pool * _DEEPER
+            depth *= _DEEPER
         for user, person in enumerate(people):
             if not len(person.liked):
                 lists[user] = self._pick_popular(person)
                 self.cold += 1
         return lists
 
-    def _serve(self, people: Sequence[_Person], depth: int, pool: int) -> list[Chosen]:
+    def _serve(self, people: Sequence[_Person], depth: int) -> list[Chosen]:
         found = list(self._candidates(people, depth))
         # The threads of many small matrix products wait for each other in busy loops: one each for our own.
         with self._blas.limit(limits=1, user_api="blas"), ThreadPoolExecutor(self._threads) as threads:
-            return list(threads.map(lambda one, of: self._pick(one, of[0], of[1], pool), people, found))
+            return list(threads.map(lambda one, of: self._pick(one, *of), people, found))
 
     def _candidates(self, people: Sequence[_Person], depth: int) -> Iterator[tuple[Slots, Floats]]:
         """Yield for each user candidates and their relevance, best first, of equals the lower slot."""
@@ -194,7 +208,7 @@ class Chooser:
         liked, weights = liked[some], person.weights[some]
         group = split_interests(liked, weights, self._options.interests)
         queries = [
-            profile(liked[group == one], disliked, weights[group == one])
+            _query(liked[group == one], disliked, weights[group == one])
             for one in range(int(group.max()) + 1)
         ]
         shares = np.bincount(group, weights=weights)
@@ -241,17 +255,14 @@ class Chooser:
                 best, found = np.take_along_axis(best, top, axis=1), np.take_along_axis(found, top, axis=1)
         return best, found
 
-    def _pick(self, person: _Person, slots: Slots, relevance: Floats, pool: int) -> Chosen:
+    def _pick(self, person: _Person, slots: Slots, relevance: Floats) -> Chosen:
         """Fold and diversify candidates, and name the reason of each that is left."""
-        slots, relevance = slots[:pool], relevance[:pool]
-        vectors, liked = self._take(slots), self._take(person.liked)
-        if self._options.fold:
-            kept = self._unfolded(person.liked, slots, vectors @ np.concatenate([liked, vectors]).T)
-            slots, relevance, vectors = slots[kept], relevance[kept], vectors[kept]
+        kept, vectors = self._new_to(person, slots, _POOL * self._k)
+        slots, relevance = slots[kept], relevance[kept]
         chosen = diversify(relevance, vectors, self._k, self._options.diversity)
         if not chosen:
             return _nothing()
-        reasons = (1 - self._options.blend) * (liked @ vectors[chosen].T)
+        reasons = (1 - self._options.blend) * (self._take(person.liked) @ vectors[chosen].T)
         strengths = self._together.between(person.liked, slots[chosen])
         reasons += self._options.blend * strengths / max(float(strengths.max()), 1e-12)
         because = person.liked[np.argmax(reasons, axis=0)]
@@ -261,35 +272,50 @@ class Chooser:
         return self._index.vectors.take(slots) if self._floats is None else self._floats[slots]
 
     def _pick_popular(self, person: _Person) -> Chosen:
-        fresh, start, pool = np.empty(0, np.int64), 0, _POOL * self._k
-        kept: list[int] = []
-        while len(kept) < self._k and start < len(self._popular):
-            some = self._popular[start : start + pool]
-            fresh = np.concatenate(
-                [fresh, np.arange(start, start + len(some))[~_contains(person.seen, some)]]
-            )
-            kept = (
-                fold(self._index, self._popular[fresh])[0] if self._options.fold else list(range(len(fresh)))
-            )
-            start, pool = start + pool, pool * _DEEPER
-        places = fresh[kept[: self._k]]
+        places, _ = self._new_to(person, self._popular, self._k)
         return Chosen(self._popular[places], self._popularity[places], np.full(len(places), -1))
 
-    def _unfolded(self, liked: Slots, slots: Slots, cosine: Floats) -> list[int]:
-        """Return the positions that are kept. Only what may show one picture with others is compared."""
-        others, n = np.concatenate([liked, slots]), len(slots)
-        phash = self._index.ids.phash[self._index.ids.places(others)]
-        hashed_alike = np.bitwise_count(phash[len(liked) :, None] ^ phash[None, :]) <= HASH_BITS
+    def _new_to(self, person: _Person, slots: Slots, most: int) -> tuple[Slots, Floats]:
+        """Return the first places, at most so many, of what a user does not know, and the vectors there.
+
+        One place for each picture, if the options say so. A block of slots is compared with what was kept
+        before, so that memory does not grow with the square of what has to be looked through.
+        """
+        size = min(max(most, _LEAST_FOLDED), _MOST_FOLDED)
+        kept, others = np.empty(0, np.int64), person.known
+        start, theirs = len(others), self._take(others)
+        for first in range(0, len(slots), size):
+            some = slots[first : first + size]
+            fresh = np.flatnonzero(~_contains(person.seen, some))
+            vectors = self._take(some[fresh])
+            if self._options.fold:
+                new = self._unfolded(some[fresh], vectors, others, theirs)
+                fresh, vectors = fresh[new], vectors[new]
+            kept = np.concatenate([kept, first + fresh])
+            others, theirs = np.concatenate([others, some[fresh]]), np.concatenate([theirs, vectors])
+            if len(kept) >= most:
+                break
+        return kept[:most], theirs[start : start + most]
+
+    def _unfolded(
+        self, slots: Slots, vectors: Floats, others: Slots, theirs: Floats
+    ) -> npt.NDArray[np.bool_]:
+        """Tell which show no picture of others, or of one before; only suspects are compared exactly."""
+        ids, n = self._index.ids, len(slots)
+        mine, places = ids.places(slots), ids.places(np.concatenate([others, slots]))
+        cosine = vectors @ np.concatenate([theirs, vectors]).T
+        hashed_alike = np.bitwise_count(ids.phash[mine][:, None] ^ ids.phash[places]) <= HASH_BITS
         near = (cosine >= SAME_COSINE - _ROUNDING) | (hashed_alike & (cosine >= LEAST_COSINE - _ROUNDING))
-        near[np.arange(n), len(liked) + np.arange(n)] = False
+        near |= (ids.content[mine][:, None] == ids.content[places]) & (ids.content[mine] != 0)[:, None]
+        near[np.arange(n), len(others) + np.arange(n)] = False
+        new = np.ones(n, np.bool_)
         suspects = np.flatnonzero(near.any(axis=1))
-        if not len(suspects):
-            return list(range(n))
-        known = liked[near[:, : len(liked)].any(axis=0)]
-        kept, _ = fold(self._index, np.concatenate([known, slots[suspects]]))
-        folded = np.ones(len(suspects), np.bool_)
-        folded[[position - len(known) for position in kept if position >= len(known)]] = False
-        return [int(place) for place in np.delete(np.arange(n), suspects[folded])]
+        if len(suspects):
+            known = others[near[:, : len(others)].any(axis=0)]
+            left = suspects[~same_picture(self._index, slots[suspects], known).any(axis=1)]
+            new[suspects] = False
+            new[left[fold(self._index, slots[left])[0]]] = True
+        return new
 
 
 def _allowed(index: Index, asked: Filter, recommendable: Slots | None) -> Allowed:
@@ -297,7 +323,7 @@ def _allowed(index: Index, asked: Filter, recommendable: Slots | None) -> Allowe
     slots = np.sort(index.ids.slots) if found is None else found.slots
     if recommendable is not None:
         slots = np.intersect1d(slots, recommendable)
-    return Allowed.of(slots, index.manifest.slots)
+    return Allowed(slots, index.manifest.slots)
 
 
 def _people(tastes: Tastes) -> Iterator[_Person]:
@@ -307,7 +333,17 @@ def _people(tastes: Tastes) -> Iterator[_Person]:
         order = np.lexsort((slots, -weights))
         liked = order[: min(_MOST_LIKED, int((weights > 0).sum()))]
         disliked = order[::-1][: min(_MOST_LIKED, int((weights < 0).sum()))]
-        yield _Person(slots, slots[liked], weights[liked], slots[disliked])
+        last = np.lexsort((slots, -tastes.newest[start:end]))[:_MOST_KNOWN]
+        known = np.unique(slots[np.concatenate([liked, disliked, last])])
+        yield _Person(slots, slots[liked], weights[liked], slots[disliked], known)
+
+
+def _query(liked: Floats, disliked: Floats, weights: Floats) -> Floats:
+    """Return the profile of an interest, shape (1, D); likes that cancel out leave the greatest."""
+    try:
+        return profile(liked, disliked, weights)
+    except QueryError:
+        return profile(liked[:1], disliked)
 
 
 def _likeness(person: _Person, slots: Slots, cosines: Floats, factors: Floats) -> tuple[Slots, Floats]:

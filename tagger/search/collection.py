@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tagger.collection import Collection as StoredCollection
 from tagger.errors import QueryError
+from tagger.index.filters import shown
 from tagger.search.query import search
 from tagger.search.recommending import DIVERSITY, recommend
 
@@ -43,7 +44,8 @@ class Collection(StoredCollection):
         from tagger.index import index
 
         made = index(self, kind=kind, rebuild=rebuild, address=address)
-        self._index = None
+        with self._opening:  # a search that is opening the one before must not keep it
+            self._index = None
         return made
 
     def opened_index(self) -> Index:
@@ -81,7 +83,7 @@ class Collection(StoredCollection):
             embedding: A vector of the collection's model, shape (D,).
             tag: A tag or category; beside a picture it narrows the search.
             k: Most matches, from 1 to 10,000.
-            offset: Matches to skip.
+            offset: Matches to skip, up to 1,000,000; with `fold` up to 10,000.
             filter: Which images may be found: `{"tags_any": ["cat"], "min_width_px": 800}`.
             fold: Keep one of several images that show the same picture.
 
@@ -103,7 +105,9 @@ class Collection(StoredCollection):
         if image is not None:
             if embedding is not None:
                 raise QueryError("search for an image or for an embedding, not for both")
-            data = _bytes_of(image)  # before the model is loaded for nothing
+            from tagger.search.picture import read_picture
+
+            data = read_picture(image)  # before the model is loaded for nothing
             embedding = self._picture().embedding(data)
         return search(
             index,
@@ -126,7 +130,10 @@ class Collection(StoredCollection):
         diversity: float = DIVERSITY,
         fold: bool = True,
     ) -> Found:
-        """Recommend images to a customer who liked some; see `tagger.search.recommend`."""
+        """Recommend images to a customer who liked some; see `tagger.search.recommend`.
+
+        `k` is from 1 to 1,000.
+        """
         return recommend(
             self.opened_index(), like, dislike, k=k, filter=filter, diversity=diversity, fold=fold
         )
@@ -172,6 +179,8 @@ class Collection(StoredCollection):
         Raises:
             QueryError: It is none of them.
         """
+        if not isinstance(query, str | bytes | Path):
+            raise QueryError(f"query must be an image file, an image_id or a tag, got {shown(query)}")
         if isinstance(query, bytes | Path):
             return "image", query
         index = self.opened_index()
@@ -185,7 +194,8 @@ class Collection(StoredCollection):
         near = index.vocabulary.similar(query)
         hint = f"; similar: {', '.join(near)}" if near else ""
         raise QueryError(
-            f"{query!r} is neither an image file, nor an image_id of the index, nor a tag or category{hint}"
+            f"{shown(query)} is neither an image file, nor an image_id of the index, nor a tag or category"
+            f"{hint}"
         )
 
     def _picture(self) -> PictureReader:
@@ -202,13 +212,3 @@ def _is_file(text: str) -> bool:
         return Path(text).is_file()
     except (OSError, ValueError):  # a name that is too long, or holds a NUL
         return False
-
-
-def _bytes_of(image: str | Path | bytes) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    try:
-        return Path(image).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise QueryError(f"{image} cannot be read: {reason}") from None

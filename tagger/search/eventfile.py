@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING, Final, TextIO
+from itertools import chain, islice
+from typing import TYPE_CHECKING, BinaryIO, Final, TextIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES: Final = 4 << 20
 _BATCH_ROWS: Final = 65_536
 _BUFFER_BYTES: Final = 1 << 20  # of a column: reading ahead took 0.15 GB more, and was no faster
+_MOST_CELL: Final = 16 << 20  # characters; more than a block never gets this far
 _PARQUET, _GZIP = b"PAR1", b"\x1f\x8b"
 
 
@@ -60,10 +62,13 @@ class TableFile:
         """Return where a row is: `line 7 of the events file x.csv`; a Parquet file has rows."""
         if self._begins() == _PARQUET:
             return f"row {row} of {self}"
-        with self._text() as file:
-            lines = (line for line, _ in _records(file, self._delimiter()))
-            next(lines, 0)  # the header
-            line = next((line for number, line in enumerate(lines, 1) if number == row), 0)
+        try:
+            with self._text(errors="replace") as file:
+                lines = (line for line, _ in _records(file, self._delimiter()))
+                next(lines, 0)  # the header
+                line = next((line for number, line in enumerate(lines, 1) if number == row), 0)
+        except csv.Error:
+            return f"row {row} of {self}"
         return f"line {line} of {self}"
 
     def __str__(self) -> str:
@@ -79,12 +84,16 @@ class TableFile:
             ) from None
         except (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error) as error:
             text = " ".join(str(error).split())[:200]
+            if not isinstance(error, OSError | EOFError) and (line := self._undecodable()):
+                raise UsageError(f"line {line} of {self} is not UTF-8: save the file as UTF-8") from None
             raise UsageError(f"{self} is neither CSV in UTF-8 nor Parquet, or is damaged: {text}") from None
 
     def _begins(self) -> bytes:
         try:
             with self.path.open("rb") as file:
                 return file.read(4)
+        except ValueError as error:
+            raise UsageError(f"{self.what} {str(self.path)!r} has a name that no file has: {error}") from None
         except OSError as error:
             raise UsageError(
                 f"{self} cannot be opened ({error.strerror}): give the path of a CSV or Parquet file"
@@ -122,13 +131,14 @@ class TableFile:
     def _csv(self, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
         delimiter = self._delimiter()
         with self._text() as file:
-            header = next(_records(file, delimiter), (1, []))[1]
-        if not header:
+            begins = [record for _, record in islice(_records(file, delimiter), 2)]
+        if not begins:
             raise UsageError(f"{self} is empty: its first line must name its columns")
+        header = begins[0]
         names = self._names(header, wanted)
         columns = [header[place] for place in names.values()]
         yield pa.RecordBatch.from_pydict({name: pa.array([], pa.string()) for name in names})
-        if not columns:
+        if not columns or len(begins) == 1:  # pyarrow takes a header without a line end for no file
             return
         ragged: list[pv.InvalidRow] = []
 
@@ -159,7 +169,7 @@ class TableFile:
             raise
 
     def _ragged(self, row: pv.InvalidRow) -> UsageError:
-        with self._text() as file:
+        with self._text(errors="replace") as file:
             records = _records(file, self._delimiter())
             line = next((line for line, fields in records if len(fields) != row.expected_columns), 0)
         return UsageError(
@@ -178,26 +188,48 @@ class TableFile:
                 places[plain] = place
         return places
 
-    def _text(self) -> TextIO:
+    def _undecodable(self) -> int:
+        """Return the first line that is not UTF-8; 0 if there is none, or it cannot be found."""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        line, packed = 1, self._begins()[:2] == _GZIP
+        if self._begins() == _PARQUET:
+            return 0
+        with cast("BinaryIO", gzip.open(self.path)) if packed else self.path.open("rb") as file:
+            try:
+                while chunk := file.read(_BUFFER_BYTES):
+                    decoder.decode(chunk)
+                    line += chunk.count(b"\n")
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError as error:
+                return line + error.object[: error.start].count(b"\n")
+            except (OSError, EOFError):
+                return 0
+        return 0
+
+    def _text(self, errors: str = "strict") -> TextIO:
         if self._begins()[:2] == _GZIP:
-            text: TextIO = gzip.open(self.path, "rt", encoding="utf-8-sig", newline="")  # noqa: SIM115
-            return text
-        return self.path.open(encoding="utf-8-sig", newline="")
+            packed = gzip.open(self.path, "rt", encoding="utf-8-sig", errors=errors, newline="")  # noqa: SIM115
+            return cast("TextIO", packed)
+        return self.path.open(encoding="utf-8-sig", errors=errors, newline="")
 
     def _delimiter(self) -> str:
-        with self._text() as file:
+        with self._text(errors="replace") as file:
             first = next((line for line in file if line.strip()), "")
         return max(",;\t", key=first.count)
 
 
 def _records(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the records of a CSV file that are not empty, each with the line it begins at."""
-    reader = csv.reader(file, delimiter=delimiter)
-    begins = 1
-    for record in reader:
-        if record:
-            yield begins, record
-        begins = reader.line_num + 1
+    before = csv.field_size_limit(_MOST_CELL)  # descriptions of products can be long
+    try:
+        reader = csv.reader(file, delimiter=delimiter)
+        begins = 1
+        for record in reader:
+            if record:
+                yield begins, record
+            begins = reader.line_num + 1
+    finally:
+        csv.field_size_limit(before)
 
 
 def column_or_null(batch: pa.RecordBatch, name: str) -> pa.Array:

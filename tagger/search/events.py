@@ -60,6 +60,8 @@ class EventOptions:
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
+            if not isinstance(name, str):
+                raise UsageError(f"the names of weights must be text, got {name!r}")
             if not _is_finite(weight) or abs(weight) > _MOST_WEIGHT:
                 raise UsageError(
                     f"the weight of {name!r} must be a number from -1,000,000 to 1,000,000, got {weight!r}"
@@ -82,12 +84,14 @@ class Tastes:
         users: Of each row: the place in `user_ids`.
         slots: An image that a user had to do with.
         weights: Above 0: liked so much; below: disliked; 0: seen.
+        newest: When the user last had to do with it, in microseconds since 1970.
     """
 
     user_ids: list[str]
     users: Slots
     slots: Slots
     weights: Floats
+    newest: Slots
 
 
 class Events:
@@ -136,6 +140,7 @@ class Events:
         threads: int,
     ) -> None:
         self._n_slots = index.manifest.slots
+        self._path = path
         self._folder = folder
         self.database = duckdb.connect(
             str(folder / "events.duckdb"),
@@ -148,18 +153,13 @@ class Events:
             },
         )
         try:
-            self.database.execute(
-                "SET TimeZone = 'UTC'"
-            )  # a timestamp without a zone means the same everywhere
-            self.recommendable = self._load_images(index, products)
-            self._load_events(TableFile(path, "the events file"), options, with_products=products is not None)
-            self._weigh(options.half_life_days)
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-            self.close()
-            raise RunError(
-                f"there is no room to work in {folder}: {str(error).splitlines()[0]}; free some space there, "
-                "or name another folder in TAGGER_CACHE"
-            ) from None
+            with self.explained():
+                # A timestamp without a zone means the same everywhere.
+                self.database.execute("SET TimeZone = 'UTC'")
+                self.recommendable = self._load_images(index, products)
+                file = TableFile(path, "the events file")
+                self._load_events(file, options, with_products=products is not None)
+                self._weigh(options.half_life_days)
         except BaseException:
             self.close()
             raise
@@ -174,23 +174,46 @@ class Events:
         """Close the database; whoever made the folder removes it."""
         self.database.close()
 
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what DuckDB raises into sentences.
+
+        Raises:
+            UsageError: The events hold what cannot be counted.
+            RunError: The folder is full.
+        """
+        try:
+            yield
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            raise RunError(
+                f"there is no room to work in {self._folder}: {str(error).splitlines()[0]}; free some space "
+                "there, or name another folder in TAGGER_CACHE"
+            ) from None
+        except duckdb.Error as error:
+            raise UsageError(
+                f"the events file {self._path} cannot be counted: {' '.join(str(error).split())[:200]}; look "
+                "for values out of the ordinary"
+            ) from error
+
     def batches(self, users: int) -> Iterator[Tastes]:
         """Yield what all users did, so many users at a time, in the order of their ids."""
         for start in range(0, self.users, users):
             bounds = {"start": start, "end": start + users}
-            ids = self.database.sql(
-                "SELECT user_id FROM users WHERE u >= $start AND u < $end ORDER BY u", params=bounds
-            ).to_arrow_table()
-            rows = self.database.sql(
-                "SELECT u - $start AS u, slot, weight::FLOAT AS weight FROM tastes"
-                " WHERE u >= $start AND u < $end ORDER BY u, slot",
-                params=bounds,
-            ).to_arrow_table()
+            with self.explained():
+                ids = self.database.sql(
+                    "SELECT user_id FROM users WHERE u >= $start AND u < $end ORDER BY u", params=bounds
+                ).to_arrow_table()
+                rows = self.database.sql(
+                    "SELECT u - $start AS u, slot, weight::FLOAT AS weight, newest FROM tastes"
+                    " WHERE u >= $start AND u < $end ORDER BY u, slot",
+                    params=bounds,
+                ).to_arrow_table()
             yield Tastes(
                 ids.column(0).to_pylist(),
                 rows.column("u").to_numpy(),
                 rows.column("slot").to_numpy(),
                 rows.column("weight").to_numpy(),
+                rows.column("newest").to_numpy(),
             )
 
     def popularity(self) -> tuple[Slots, Floats]:
@@ -199,10 +222,11 @@ class Events:
         A user counts once for an image, by their strongest event, so that nobody makes it popular alone;
         events lose their weight with their distance from the newest of the file.
         """
-        table = self.database.sql(
-            "SELECT slot, sum(strength)::DOUBLE AS strength FROM tastes WHERE weight > 0 GROUP BY slot"
-            " ORDER BY sum(strength) DESC, count(*) DESC, slot"
-        ).to_arrow_table()
+        with self.explained():
+            table = self.database.sql(
+                "SELECT slot, sum(strength)::DOUBLE AS strength FROM tastes WHERE weight > 0 GROUP BY slot"
+                " ORDER BY sum(strength) DESC, count(*) DESC, slot"
+            ).to_arrow_table()
         strength = table.column("strength").to_numpy()
         most = float(strength[0]) if len(strength) else 1.0
         return table.column("slot").to_numpy(), (strength / max(most, 1.0)).astype(np.float32)
@@ -271,7 +295,7 @@ class Events:
         if no_time:
             raise UsageError(
                 f"{place} has the timestamp {time or ''!r}: write ISO 8601, as in 2026-01-31T12:00:00Z, or "
-                "seconds or milliseconds since 1970"
+                "seconds or milliseconds since 1970, of the years 1900 to 2199"
             )
         if no_products:
             raise UsageError(
@@ -329,7 +353,10 @@ _SHOWN: Final = """
 """The first image of a product stands for itself, the others for the first, the rest for themselves."""
 
 _PARSED: Final = """
-    SELECT row, user_id, image_id, product_id, event, time, chunk.weight AS weight_text,
+    SELECT * EXCLUDE (us), CASE WHEN us >= -2208988800000000 AND us < 7258118400000000 THEN us END AS us
+    FROM (
+    SELECT row, user_id, image_id, product_id, event, chunk.weight AS weight_text,
+        coalesce(time, time_us || ' microseconds since 1970') AS time,
         CASE WHEN chunk.weight IS NULL THEN named
              WHEN isfinite(given) THEN given END AS weight,
         CASE WHEN time_us IS NOT NULL THEN time_us
@@ -339,10 +366,11 @@ _PARSED: Final = """
              WHEN abs(number) < 1e11 THEN (number * 1e6)::BIGINT
              WHEN abs(number) < 1e14 THEN (number * 1e3)::BIGINT END AS us
     FROM (SELECT *, try_cast(time AS DOUBLE) AS number, try_cast(weight AS DOUBLE) AS given FROM chunk) chunk
-    LEFT JOIN words ON word = replace(replace(lower(trim(event)), ' ', '_'), '-', '_')
+    LEFT JOIN words ON word = replace(replace(lower(trim(event)), ' ', '_'), '-', '_'))
 """
-"""Cells as values; null where one cannot be understood. Numbers are seconds until the year 5138, and
-milliseconds from 1973; eight digits that are a date are a date."""
+"""Cells as values; null where one cannot be understood. Numbers below 1e11 are seconds, others milliseconds;
+eight digits that are a date are a date. What lies before 1900 or after 2199 is a slip, and differences of
+such times would not fit into 64 bits."""
 
 _BAD: Final = f"""
     WITH parsed AS ({_PARSED})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tagger.errors import ImageError, ModelError, QueryError
+from tagger.index.filters import shown
 from tagger.settings import Settings, load_settings
 from tagger.vision import DecodeLimits, Decoder, Facts
 
@@ -15,7 +19,44 @@ if TYPE_CHECKING:
 
     from tagger.collection import Config
 
-_LIMITS = DecodeLimits(max_bytes=64 << 20)  # as for the images of a run
+MOST_BYTES: Final = 64 << 20  # as for the images of a run
+_LIMITS = DecodeLimits(max_bytes=MOST_BYTES)
+
+
+def read_picture(image: str | Path | bytes) -> bytes:
+    """Return the bytes of an image file; of a file that is too large no more than shows it.
+
+    Args:
+        image: Name of a file, or its bytes.
+
+    Raises:
+        QueryError: It is neither, is no regular file, cannot be read, is empty, or has more than 64 MB.
+    """
+    if isinstance(image, bytes):
+        name, data = "the picture", image
+    elif isinstance(image, str | Path):
+        name = shown(str(image))
+        try:
+            data = _read(image)
+        except (OSError, ValueError) as error:  # a ValueError: it holds a NUL
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise QueryError(f"{name} cannot be read: {reason}") from None
+    else:
+        raise QueryError(f"image must be the name of an image file or its bytes, got {shown(image)}")
+    if not data:
+        raise QueryError(f"{name} is empty, and no image")
+    if len(data) > MOST_BYTES:
+        raise QueryError(f"{name} is too large: an image to search for has at most {MOST_BYTES >> 20} MB")
+    return data
+
+
+def _read(path: str | Path) -> bytes:
+    # Not blocking: a pipe that nobody writes to would hold the search for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise QueryError(f"{shown(str(path))} cannot be read: it is a pipe or a device")
+        return file.read(MOST_BYTES + 1)
 
 
 class PictureReader:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tagger.errors import QueryError
 from tagger.index import Filter
+from tagger.index.filters import shown, strings
 from tagger.search.fold import Folded
 
 if TYPE_CHECKING:
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 
 MOST_K: Final = 10_000
 MOST_OFFSET: Final = 1_000_000
+MOST_FOLDED_OFFSET: Final = 10_000
+"""As `MOST_OFFSET`, of a list that is folded: each image is compared with all before it."""
+
+LEAST_LENGTH: Final = 1e-3
+"""Least length of a mean of vectors that has a direction; float16 rounds the length of one by as much."""
+
 _SHOWN_TAGS: Final = 3
+_LONG_ID: Final = 200  # characters, above which a message does not repeat all of them
 
 
 class Match(NamedTuple):
@@ -116,34 +124,44 @@ def search(
         embedding: A vector of the collection's model, shape (D,).
         tag: A tag or category.
         k: Most matches, from 1 to 10,000.
-        offset: Matches to skip: pages follow each other without gaps or repeats.
+        offset: Matches to skip, up to 1,000,000, with `fold` up to 10,000: pages follow each other without
+            gaps or repeats.
         filter: Which images may be found; a `Filter`, or its fields by name.
         fold: Keep one of several images that show the same picture.
         model_id: The model that made `embedding`, where the caller knows; another one is refused.
 
     Raises:
         QueryError: Nothing to search for, an unknown image, tag or colour, a number out of range, or an
-            embedding of another model.
+            embedding of another model, or pictures that are blank or cancel each other out.
     """
-    _require_number("k", k, 1, MOST_K)
-    _require_number("offset", offset, 0, MOST_OFFSET)
+    require_number("k", k, 1, MOST_K)
+    if fold:
+        require_number("offset with fold", offset, 0, MOST_FOLDED_OFFSET)
+    else:
+        require_number("offset", offset, 0, MOST_OFFSET)
     asked = Filter.of(filter)
     if model_id is not None and model_id != index.manifest.model_id:
         raise QueryError(
-            f"the embedding was made by model {model_id}, and this index is of {index.manifest.model_id}"
+            f"the embedding was made by model {str(model_id)[:200]}, and this index is of "
+            f"{index.manifest.model_id}"
         )
-    given = [image_id] if isinstance(image_id, str) else list(image_id or ())
-    mine = np.array([index.slot(one) for one in given], np.int64)
+    given: tuple[str, ...] = ()
+    if image_id is not None:
+        given = (image_id,) if isinstance(image_id, str) else strings("image_id", image_id, "image ids")
+    mine = slots_of_images(index, given)
     if tag is not None:
+        if not isinstance(tag, str):
+            raise QueryError(f"tag must be a tag or category, got {shown(tag)}")
         tag = index.vocabulary.require(tag)
         asked = replace(asked, tags_all=(*asked.tags_all, tag))
     pictures = [index.vectors.take(mine)] if given else []
     if embedding is not None:
-        pictures.append(index.query(embedding))
+        pictures.append(_as_query(index, embedding))
     ranked: Ranked
     if pictures:
-        query = pictures[0] if len(pictures) == len(pictures[0]) == 1 else _mean(np.concatenate(pictures))
-        ranked = index.ranking(query, asked)
+        together = np.concatenate(pictures)
+        query = direction(together.mean(axis=0))
+        ranked = index.ranking(together if len(together) == 1 else query, asked)
     elif tag is not None:
         ranked = _ByTag(index, tag, asked)
     else:
@@ -180,7 +198,7 @@ def page(
             kept = ~np.isin(slots, leave_out)
             scores, slots = scores[kept], slots[kept]
         if folded is not None:
-            positions = folded.extend(slots)
+            positions = folded.extend(slots, need=need)
             scores, slots = scores[positions], slots[positions]
         if complete or len(slots) >= need:
             break
@@ -237,14 +255,45 @@ class _ByTag:
         return self._scores[:n], self._slots[:n]
 
 
-def _mean(vectors: Floats) -> Floats:
-    mean = vectors.mean(axis=0, keepdims=True)
-    norm = float(np.linalg.norm(mean))
-    if norm < 1e-3:  # float16 rounds the length of a vector by as much
-        raise QueryError("the pictures cancel each other out: search for them one by one")
-    return np.asarray(mean / norm, np.float32)
+def direction(vector: Floats) -> Floats:
+    """Return what pictures have in common, the mean of their vectors, as a query, shape (1, D), length 1.
+
+    Raises:
+        QueryError: It is too short to have a direction.
+    """
+    length = float(np.linalg.norm(vector))
+    if not length >= LEAST_LENGTH:
+        raise QueryError(
+            "the pictures have nothing in common to go by: they are blank, or cancel each other out; "
+            "take others, or one at a time"
+        )
+    return np.asarray(vector / length, np.float32).reshape(1, -1)
 
 
-def _require_number(name: str, value: object, least: int, most: int) -> None:
+def slots_of_images(index: Index, image_ids: Sequence[str]) -> Slots:
+    """Return the slots of images.
+
+    Raises:
+        QueryError: One is not in the index.
+    """
+    for one in image_ids:
+        if len(one) > _LONG_ID and index.ids.find(one) is None:
+            raise QueryError(f"there is no image {shown(one)} in the index")
+    return np.array([index.slot(one) for one in image_ids], np.int64)
+
+
+def _as_query(index: Index, embedding: npt.ArrayLike) -> Floats:
+    try:
+        return index.query(embedding)
+    except OverflowError:
+        raise QueryError("the embedding holds a number that is too large for a float") from None
+
+
+def require_number(name: str, value: object, least: int, most: int) -> None:
+    """Refuse what is not a whole number within limits.
+
+    Raises:
+        QueryError: It is not; the text begins with `name`.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise QueryError(f"{name} must be a whole number from {least:,} to {most:,}, got {value!r}")
+        raise QueryError(f"{name} must be a whole number from {least:,} to {most:,}, got {shown(value)}")

@@ -99,11 +99,13 @@ def recommend_users(
        root of the weight of the interest beside that of the user's greatest, and the greatest over the
        interests; behaviour by the greatest sum of strengths. For a user whose images nobody shares, it is
        likeness alone.
-    4. Images that show one picture are folded, also into a liked image, the most relevant first.
+    4. Of images that show one picture the most relevant is kept, and none that shows one of the user's: of
+       the 50 liked and 50 disliked that count most, and the 200 seen last.
     5. Maximal marginal relevance chooses among the `10 k` that are left.
 
     A user of whom no liked image is known gets what is popular (see `Events.popularity`), by the same filter,
-    folded, without what they have seen; and where that is not enough, images that nobody has touched yet.
+    folded, without what they have seen and copies of it; and where that is not enough, images that nobody has
+    touched yet.
 
     The file has the columns user_id, rank (from 1), image_id, score and because, ordered by user_id and rank.
     `score` is the relevance of step 3, or for users without a liked image the popularity, both in [0, 1]; it
@@ -131,11 +133,13 @@ def recommend_users(
         settings: What the environment says; read if not given.
 
     Raises:
-        UsageError: A file or an option cannot be used, or the filter names an unknown word.
+        UsageError: A file or an option cannot be used, the output is a file that is read, or the filter names
+            an unknown word.
         RunError: The disk is full.
     """
     if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MOST_K:
         raise UsageError(f"k must be a whole number from 1 to {MOST_K:,}, got {k!r}")
+    _refuse_to_overwrite(Path(out_path), events=events_path, products=products)
     settings = settings or load_settings()
     asked = Filter.of(filter)
     index.allowed(asked)  # an unknown word is told before the events are read
@@ -175,6 +179,23 @@ def recommend_users(
     )
 
 
+def _refuse_to_overwrite(out: Path, **given: str | Path | None) -> None:
+    """Raise if a path cannot be one, or the output is one of the files that are read."""
+    for name, path in (("out", out), *given.items()):
+        try:
+            possible = path is None or b"\0" not in os.fsencode(path)
+        except UnicodeEncodeError:
+            possible = False
+        if not possible:
+            raise UsageError(f"{name} is {str(path)!r}, which no file can be named: give another path")
+    for name, path in given.items():
+        with contextlib.suppress(OSError):  # what is not there is told by who opens it
+            if path is not None and Path(out).samefile(path):
+                raise UsageError(
+                    f"the output file {out} is the {name} file, which it would replace: name another file"
+                )
+
+
 def _table(index: Index, user_ids: Sequence[str], lists: Sequence[Chosen]) -> pa.Table:
     """Return the rows of some users."""
     lengths = [len(one.slots) for one in lists]
@@ -209,11 +230,15 @@ class _Out:
     def __init__(self, path: Path) -> None:
         if path.suffix.lower() not in (".parquet", ".csv"):
             raise UsageError(f"the output file must end in .parquet or .csv, got {str(path)!r}")
-        if path.is_dir():
+        try:
+            is_folder = path.is_dir()
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}; name another file") from None
+        if is_folder:
             raise UsageError(f"{path} is a folder: name a file to write")
         self.rows = 0
         self._path = path
-        self._part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        self._part = path.with_name(f".tagger-{uuid.uuid4().hex[:8]}.part")  # no longer than names may be
         try:
             self._part.touch()
         except OSError as error:
@@ -270,8 +295,13 @@ class _Csv:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
-        self._csv = csv.writer(self._file, lineterminator="\n")
+        # Of the two, csv quotes only what is in the line end, and readers take either for one.
+        self._csv = csv.writer(self, lineterminator="\r\n")
         self._csv.writerow(SCHEMA.names)
+
+    def write(self, line: str) -> None:
+        """Append a line that ends in CR LF, ended by LF."""
+        self._file.write(f"{line[:-2]}\n")
 
     def write_table(self, table: pa.Table) -> None:
         """Append rows."""

@@ -20,8 +20,11 @@ DAY = 86_400
 START = 1_767_225_600  # 2026-01-01
 
 
-def make_index(folder, image_ids=IMAGES, same=(), blank=None):
-    """An index where every third image is a lynx, the others tabbies; `same`: pairs of one picture."""
+def make_index(folder, image_ids=IMAGES, same=(), blank=None, embeddings=()):
+    """An index where every third image is a lynx, the others tabbies; `same`: pairs of one picture.
+
+    `embeddings`: pairs of an id and its vector.
+    """
     rows = make_rows(image_ids).to_pylist()
     by_id = {row["image_id"]: row for row in rows}
     for number, row in enumerate(rows):
@@ -29,6 +32,8 @@ def make_index(folder, image_ids=IMAGES, same=(), blank=None):
     for one, other in same:
         for name in ("sha256", "phash", "embedding"):
             by_id[other][name] = by_id[one][name]
+    for one, vector in dict(embeddings).items():
+        by_id[one]["embedding"] = np.asarray(vector, np.float16).astype(np.float32).tolist()
     if blank:
         by_id[blank]["embedding"] = [0.0] * DIM
     collection = make_collection(folder)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from events_kit import DAY, IMAGES, START, make_index, reading, tastes_of, write_events
 
-from tagger.errors import UsageError
+from tagger.errors import RunError, UsageError
 from tagger.search.events import WEIGHTS, EventOptions
 
 HEADER = "user_id,image_id,event,timestamp\n"
@@ -211,12 +213,94 @@ def test_bad_csv(opened, tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "data", [b"PAR1 and no more", b"\x1f\x8b no gzip", HEADER.encode() + b"u,\xff,view,1\n", b"\xff\xfeu\x00"]
+    "data", [b"PAR1 and no more", b"\x1f\x8b no gzip", gzip.compress(HEADER.encode() * 2)[:-9]]
 )
 def test_damaged_files(opened, tmp_path, data):
     path = tmp_path / "e.csv"
     path.write_bytes(data)
     assert "is neither CSV in UTF-8 nor Parquet, or is damaged" in refusal(opened, path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (HEADER.encode() + b"u,\xff,view,1\n", 2),
+        (HEADER.encode() + f"u,{IMAGES[0]},view,1\n".encode() * 9000 + b"M\xfcller,a,view,1\n", 9002),
+        (HEADER.encode() + b"u,a,view,1\nu,a,view,1\xc3", 3),
+        (b"\xff\xfeu\x00", 1),
+    ],
+)
+def test_what_is_not_utf8_names_its_line(opened, tmp_path, data, line, packed):
+    path = tmp_path / "e.csv"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    assert (
+        refusal(opened, path) == f"line {line} of the events file {path} is not UTF-8: save the file as UTF-8"
+    )
+
+
+def test_a_long_cell_and_one_of_another_encoding_before_a_bad_row(opened, tmp_path):
+    path = tmp_path / "e.csv"
+    long, odd = b"x" * 200_000, b"caf\xe9"
+    path.write_bytes(
+        b"user_id,image_id,event,timestamp,note\nu,a,view,1," + long + b"\n"
+        b"u,a,view,1,\n" * 2000 + b"u,a,view,1," + odd + b"\nu,a,view,gestern,\n"
+    )
+    before = csv.field_size_limit()
+    assert "has the timestamp 'gestern'" in refusal(opened, path)
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
+def test_a_header_alone(opened, tmp_path, ending):
+    path = tmp_path / "e.csv"
+    path.write_text(HEADER.strip() + ending, encoding="utf-8", newline="")
+    with reading(opened, path) as events:
+        assert (events.events, events.users) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "290000-01-01",
+        "-99999-01-01",
+        "5000-01-01 (BC)",
+        "1899-12-31",
+        "2200-01-01",
+        "99999999999",
+        "infinity",
+    ],
+)
+def test_years_that_are_a_slip(opened, tmp_path, time):
+    rows = [("u", IMAGES[0], "view", START), ("u", IMAGES[0], "view", time)]
+    path = write_events(tmp_path / "e.csv", rows)
+    message = refusal(opened, path)
+    assert message.startswith(f"line 3 of the events file {path} has the timestamp {time!r}: write ISO 8601")
+    assert message.endswith("of the years 1900 to 2199")
+
+
+def test_a_timestamp_of_parquet_that_is_a_slip(opened, tmp_path):
+    table = pa.table(
+        {
+            "user_id": ["u"],
+            "image_id": ["a"],
+            "event": ["view"],
+            "timestamp": pa.array([2**62], pa.timestamp("us")),
+        }
+    )
+    pq.write_table(table, tmp_path / "e.parquet")
+    assert f"has the timestamp '{2**62} microseconds since 1970'" in refusal(opened, tmp_path / "e.parquet")
+
+
+def test_whatever_duckdb_raises_is_a_sentence(opened, tmp_path):
+    with reading(opened, write_events(tmp_path / "e.csv", [])) as events:
+        with (
+            pytest.raises(UsageError, match=r"e\.csv cannot be counted: .*look for values"),
+            events.explained(),
+        ):
+            events.database.execute("SELECT 9223372036854775807 + range FROM range(2)").fetchall()
+        with pytest.raises(RunError, match="there is no room to work in"), events.explained():
+            raise duckdb.OutOfMemoryException("full")
 
 
 def test_no_file(opened, tmp_path):
@@ -243,7 +327,13 @@ def test_bad_parquet(opened, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"half_life_days": 0}, {"half_life_days": float("nan")}, {"weights": {"view": float("inf")}}]
+    "options",
+    [
+        {"half_life_days": 0},
+        {"half_life_days": float("nan")},
+        {"weights": {"view": float("inf")}},
+        {"weights": {1: 1}},
+    ],
 )
 def test_bad_options(options):
     with pytest.raises(UsageError, match="must be"):

@@ -1,5 +1,8 @@
 """Queries: by image, by id, by tag, together; pages, folding, wrong use."""
 
+import os
+import threading
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,6 +14,7 @@ from tagger.collection import SCHEMA
 from tagger.errors import QueryError
 from tagger.index import Filter, Index, index
 from tagger.search import Collection, search
+from tagger.search.fold import Folded, fold, same_picture
 
 DIM = 24
 N = 200
@@ -146,6 +150,16 @@ def test_pictures_that_cancel_each_other_out(made):
         ({"tag": "cat", "offset": -1}, "offset must be"),
         ({"tag": "cat", "filter": {"tags_all": ["dgo"]}}, "no tag or category 'dgo'"),
         ({"embedding": [1.0, 2.0]}, "list of 24 numbers"),
+        ({"embedding": [10**400] * DIM}, "embedding"),
+        ({"image_id": 5}, "image_id must be a list of image ids, got 5"),
+        ({"image_id": [5]}, r"image_id must be a list of image ids, got \[5\]"),
+        ({"image_id": b"a"}, "image_id must be a list of image ids, got b'a'"),
+        ({"image_id": "x" * 10_000}, "there is no image 'x{199}… in the index"),
+        ({"tag": 5}, "tag must be a tag or category, got 5"),
+        ({"tag": "x" * 10_000}, "no tag or category 'x{199}…$"),
+        pytest.param({"tag": "cat", "k": 10**5000}, "got a value too long to show", id="k with 5,001 digits"),
+        ({"tag": "cat", "filter": 5}, "filter must give fields by name .*, got 5"),
+        ({"tag": "cat", "offset": 10_001, "fold": True}, "offset with fold must be .* to 10,000, got 10001"),
         (
             {"embedding": np.ones(DIM), "model_id": "other"},
             "made by model other, and this index is of 0123456789ab",
@@ -187,6 +201,123 @@ def test_what_a_program_opens(made):
         collection.search("cat", tag="cat")
     with pytest.raises(QueryError, match="cannot be read"):
         collection.search(image="/nonexistent.jpg")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"query": 5}, "query must be an image file, an image_id or a tag, got 5"),
+        ({"query": "x" * 10_000}, "^'x{199}… is neither an image file"),
+        ({"image": 5}, "image must be the name of an image file or its bytes, got 5"),
+        ({"image": b""}, "the picture is empty"),
+        ({"image": "a\0b"}, "cannot be read"),
+        ({"image": "/dev/null"}, "'/dev/null' cannot be read: it is a pipe or a device"),
+        ({"image": "/"}, "'/' cannot be read: Is a directory"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_wrong_use_of_what_a_program_opens(made, asked, said):
+    with pytest.raises(QueryError, match=said):
+        Collection.open(made[2].uri).search(**asked)
+
+
+def test_a_file_is_looked_at_before_the_model_is_loaded(made, tmp_path):
+    """The model "tiny" of this collection is none, so that loading it would be another error."""
+    opened = Collection.open(made[2].uri)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(QueryError, match="it is a pipe or a device"):
+        opened.search(image=tmp_path / "pipe")
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(200 << 20)
+    with pytest.raises(QueryError, match=r"huge\.jpg' is too large: .* at most 64 MB"):
+        opened.search(image=tmp_path / "huge.jpg")
+
+
+def test_index_waits_for_the_search_that_opens_the_one_before(made):
+    opened = Collection.open(made[2].uri)
+    thread = threading.Thread(target=opened.index)
+    with opened._opening:
+        opened._index = before = Index.open(made[2])
+        thread.start()
+        thread.join(0.7)
+        assert opened._index is before
+    thread.join()
+    assert opened._index is None
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """Pictures 0 and 1 are blank; the others are tagged Turkey, turkey, Turkey and Owl."""
+    vectors = vectors_of(6, dim=8, seed=1)
+    vectors[:2] = 0
+    rows = rows_of(names(0, 6), vectors).to_pylist()
+    for row, word in zip(rows[2:], ["Turkey", "turkey", "Turkey", "Owl"], strict=True):
+        row["tags"], row["categories"] = [{"tag": word, "score": 0.9, "source": "tiny"}], []
+    for row in rows[:2]:
+        row["tags"] = row["categories"] = []
+    collection = collection_of(
+        tmp_path_factory.mktemp("odd") / "c", [pa.Table.from_pylist(rows, SCHEMA)], dim=8
+    )
+    index(collection)
+    return Index.open(collection)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"image_id": names(0, 1)[0]}, {"image_id": names(0, 2)}, {"embedding": np.zeros(8)}],
+    ids=["one", "two", "embedding"],
+)
+def test_a_blank_picture_is_refused(odd, asked):
+    with pytest.raises(QueryError, match=r"blank|nothing but zeros"):
+        search(odd, **asked)
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [("Turkey", [2, 4]), ("turkey", [3]), ("TURKEY", [2, 3, 4]), ("owl", [5]), ("Owl", [5])],
+)
+def test_words_that_differ_only_in_case(odd, word, found):
+    expected = [names(n, n + 1)[0] for n in found]
+    assert sorted(ids_of(search(odd, tag=word))) == expected
+    asked = {"embedding": np.ones(8), "filter": {"tags_any": [word]}}
+    assert sorted(ids_of(search(odd, **asked))) == expected
+    assert len(search(odd, embedding=np.ones(8), filter={"tags_none": [word]}).matches) == 6 - len(found)
+
+
+def test_folding_stops_when_there_is_enough(made):
+    opened, oracle, _ = made
+    _, slots = opened.ranking(opened.query(oracle.vectors[3])).first(N)
+    whole, some = Folded(opened), Folded(opened)
+    every = whole.extend(slots)
+    assert some.extend(slots[:10], need=1).tolist() == every[every < 10].tolist()
+    assert some.extend(slots, need=5).tolist() == every[every < 10].tolist()  # there are enough
+    assert some.extend(slots).tolist() == every.tolist()
+    assert some.groups == whole.groups
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_long_list_is_folded_as_one_by_one(long, seed):
+    slots = np.random.default_rng(seed).permutation(len(long.vectors))
+    one = same_picture(long, slots, slots)
+    kept, groups = [], {}
+    for row in range(len(slots)):
+        hits = np.flatnonzero(one[row, kept])
+        if len(hits):
+            groups.setdefault(int(slots[kept[hits[0]]]), []).append(int(slots[row]))
+        else:
+            kept.append(row)
+    assert fold(long, slots) == (kept, groups)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """700 pictures, more than two blocks of folding, many of which show what others show."""
+    vectors = vectors_of(700, dim=4, seed=2)
+    collection = collection_of(
+        tmp_path_factory.mktemp("long") / "c", [rows_of(names(0, 700), vectors)], dim=4
+    )
+    index(collection)
+    return Index.open(collection)
 
 
 def test_threads_get_the_answers_of_one(made):

@@ -7,21 +7,25 @@ from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pv
 import pyarrow.parquet as pq
 import pytest
-from events_kit import DAY, IMAGES, START, make_index, reading, tastes_of, vectors_of, write_events
+from events_kit import DAY, DIM, IMAGES, START, ids, make_index, reading, tastes_of, vectors_of, write_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagger.errors import QueryError, UsageError
 from tagger.search import choosing
 from tagger.search.choosing import UserOptions
+from tagger.search.events import EventOptions, Tastes
 from tagger.search.interests import split_interests
 from tagger.search.recommending import profile
 from tagger.search.together import Together
 from tagger.search.users import SCHEMA, recommend_users
 from tagger.settings import load_settings
 
+AXES = np.eye(DIM)
 PLAIN = UserOptions(diversity=0.0, fold=False)
 
 ATTEMPTS = settings(max_examples=10, deadline=None)
@@ -196,6 +200,92 @@ def test_one_picture_is_recommended_once_and_not_if_it_is_liked(tmp_path):
     assert len(plain["ann"]) == 29
 
 
+@pytest.mark.parametrize("event", ["dislike", "purchase", "view"])
+@pytest.mark.parametrize("warm", [True, False])
+def test_no_copy_of_what_somebody_knows(tmp_path, event, warm):
+    opened = make_index(tmp_path / "collection", same=[(IMAGES[1], IMAGES[2])])
+    rows = [("ann", IMAGES[1], event, START)]
+    rows += [("ann", IMAGES[0], "like", START + 1)] if warm else []
+    rows += [("bob", IMAGES[2], "like", START)]  # it is popular
+    options = UserOptions(events=EventOptions(weights={"view": 0}))
+    found, _ = lists_of(opened, tmp_path, rows, k=30, options=options)
+    assert IMAGES[2] not in {row["image_id"] for row in found["ann"]}
+    assert len(found["ann"]) == 30 - 2 - warm
+
+
+def test_a_copy_of_the_second_of_two_liked_copies(tmp_path):
+    # 10 degrees apart is one picture, 20 are two: the third shows the second, and not the first.
+    turned = [
+        np.cos(np.radians(angle)) * AXES[0] + np.sin(np.radians(angle)) * AXES[1] for angle in (0, 10, 20)
+    ]
+    opened = make_index(tmp_path / "collection", embeddings=zip(IMAGES, turned, strict=False))
+    rows = [("ann", image, "like", START) for image in IMAGES[:2]]
+    found, _ = lists_of(opened, tmp_path, rows, k=30)
+    assert len(found["ann"]) == 27
+    assert IMAGES[2] not in {row["image_id"] for row in found["ann"]}
+
+
+def test_only_as_many_seen_images_as_are_bounded_are_compared(opened):
+    rows = [("ann", image, "view", START + number) for number, image in enumerate(IMAGES[:9])]
+    slots = np.sort([opened.slot(image) for image in IMAGES[:9]])
+    newest = np.array([START + IMAGES.index(one) for one in opened.ids.image_ids(slots)])
+    tastes = Tastes(["ann"], np.zeros(9, np.int64), slots, np.zeros(9, np.float32), newest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choosing, "_MOST_KNOWN", 3)
+        (person,) = choosing._people(tastes)
+    assert set(opened.ids.image_ids(person.known)) == {row[1] for row in rows[-3:]}
+
+
+@pytest.mark.parametrize("copies", [3, 120, 160])
+def test_whoever_likes_a_placeholder_gets_what_is_none(tmp_path, copies):
+    many = ids(0, 170)
+    opened = make_index(tmp_path / "collection", many, same=[(many[0], one) for one in many[1:copies]])
+    rows = [("ann", many[0], "like", START), ("cold", many[0], "dislike", START)]
+    for options in (UserOptions(), UserOptions(candidates=1)):
+        found, _ = lists_of(opened, tmp_path, rows, k=10, options=options)
+        for user in ("ann", "cold"):
+            assert len({row["image_id"] for row in found[user]} - set(many[:copies])) == 10
+
+
+def test_looking_deep_takes_memory_for_one_block_and_few_users(opened, place, monkeypatch):
+    rows = [(user, image, "view", START) for user in "abcde" for image in IMAGES[:20]]
+    options = UserOptions(candidates=1)
+    before, _ = lists_of(opened, place, rows, k=10, options=options)
+    served, compared = [], []
+    serve, unfolded = choosing.Chooser._serve, choosing.Chooser._unfolded
+
+    def watched_serve(self, people, depth):
+        served.append(len(people) * depth)
+        return serve(self, people, depth)
+
+    def watched_unfolded(self, slots, *others):
+        compared.append(len(slots))
+        return unfolded(self, slots, *others)
+
+    monkeypatch.setattr(choosing.Chooser, "_serve", watched_serve)
+    monkeypatch.setattr(choosing.Chooser, "_unfolded", watched_unfolded)
+    monkeypatch.setattr(choosing, "_AT_ONCE", 60)
+    monkeypatch.setattr(choosing, "_MOST_FOLDED", 4)
+    assert lists_of(opened, place, rows, k=10, options=options)[0] == before
+    assert len(served) > 1
+    assert max(served) <= 60
+    assert max(compared) <= 4
+
+
+def test_opposite_likes_leave_the_greatest(tmp_path):
+    opened = make_index(tmp_path / "collection", embeddings=[(IMAGES[0], AXES[0]), (IMAGES[1], -AXES[0])])
+    rows = [(user, image, "like", START) for user in ("ann", "bob") for image in IMAGES[:2]]
+    rows += [("cem", IMAGES[0], "like", START)]
+    found, _ = lists_of(opened, tmp_path, rows, options=replace(PLAIN, blend=0.0))
+    assert {user: len(some) for user, some in found.items()} == {"ann": 5, "bob": 5, "cem": 5}
+    greatest = IMAGES[min((0, 1), key=lambda one: opened.slot(IMAGES[one]))]
+    nearest, _ = lists_of(
+        opened, tmp_path, [("dee", greatest, "like", START)], options=replace(PLAIN, blend=0.0)
+    )
+    images = [row["image_id"] for row in nearest["dee"] if row["image_id"] not in IMAGES[:2]]
+    assert [row["image_id"] for row in found["ann"]][: len(images)] == images
+
+
 def test_diversity_spreads_a_list(opened, place):
     vectors = vectors_of(opened)
     rows = [("ann", IMAGES[0], "like", START)]
@@ -266,6 +356,21 @@ def test_csv_cells_are_no_formulas_and_other_ids_are_as_they_are(tmp_path):
                 assert cell == (f"'{value}" if value[0] in "=+-@\t\r" else value)
 
 
+def test_csv_can_be_read_back_whatever_the_ids(tmp_path):
+    odd = ["a\rb.jpg", "\r.jpg", "c\r\nd.jpg", "e\nf.jpg", "plain.jpg"]
+    opened = make_index(tmp_path / "collection", odd)
+    path = write_events(tmp_path / "e.parquet", [("x\ry", "plain.jpg", "like", START)])
+    recommend_users(opened, path, tmp_path / "out.csv", options=PLAIN)
+    table = pv.read_csv(
+        tmp_path / "out.csv",
+        parse_options=pv.ParseOptions(newlines_in_values=True),
+        convert_options=pv.ConvertOptions(column_types={"image_id": pa.string()}),
+    )
+    assert set(table.column("image_id").to_pylist()) == {"a\rb.jpg", "'\r.jpg", "c\r\nd.jpg", "e\nf.jpg"}
+    assert set(table.column("user_id").to_pylist()) == {"x\ry"}
+    assert b"plain.jpg\n" in (tmp_path / "out.csv").read_bytes()
+
+
 def test_an_image_without_any_feature_is_like_none(tmp_path):
     opened = make_index(tmp_path / "collection", blank=IMAGES[0])
     rows = [
@@ -324,6 +429,46 @@ def test_bad_places_and_options_write_nothing_and_keep_the_old_file(opened, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert out.read_text() == "old"
     assert not [path for path in (load_settings().cache_dir / "spill").iterdir() if "events" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"interests": "3"}, "interests must be a whole number, got '3'"),
+        ({"candidates": 1.5}, "candidates must be a whole number, got 1.5"),
+        ({"candidates": True}, "candidates must be a whole number, got True"),
+        ({"diversity": True}, r"diversity must be in \[0, 1\], got True"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(UsageError, match=message):
+        UserOptions(**options)
+
+
+def test_paths_that_no_file_has(opened, tmp_path):
+    good = write_events(tmp_path / "good.csv", [("ann", IMAGES[0], "view", START)])
+    with pytest.raises(UsageError, match="cannot be written: File name too long; name another file"):
+        recommend_users(opened, good, tmp_path / f"{'x' * 252}.csv")
+    recommend_users(opened, good, tmp_path / f"{'x' * 251}.csv")  # 255 bytes
+    for bad in ("a\0b.csv", "a\ud800b.csv"):
+        with pytest.raises(UsageError, match=r"out is .* which no file can be named"):
+            recommend_users(opened, good, tmp_path / bad)
+        with pytest.raises(UsageError, match=r"events is .* which no file can be named"):
+            recommend_users(opened, tmp_path / bad, tmp_path / "out.csv")
+        with pytest.raises(UsageError, match=r"products is .* which no file can be named"):
+            recommend_users(opened, good, tmp_path / "out.csv", products=tmp_path / bad)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_the_output_is_no_input(opened, tmp_path):
+    good = write_events(tmp_path / "good.csv", [("ann", IMAGES[0], "view", START)])
+    products = write_events(tmp_path / "p.csv", [("shoe", IMAGES[0])], ("product_id", "image_id"))
+    (tmp_path / "link.csv").symlink_to(good)
+    before = good.read_bytes(), products.read_bytes()
+    for out, what in (("good.csv", "events"), ("link.csv", "events"), ("p.csv", "products")):
+        with pytest.raises(UsageError, match=f"is the {what} file, which it would replace: name another"):
+            recommend_users(opened, good, tmp_path / out, products=products)
+    assert (good.read_bytes(), products.read_bytes()) == before
 
 
 def test_no_events_make_an_empty_file(opened, tmp_path):
