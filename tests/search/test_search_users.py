@@ -408,7 +408,11 @@ def test_bad_k(opened, tmp_path, k):
         recommend_users(opened, tmp_path / "e.csv", tmp_path / "out.csv", k=k)
 
 
-def test_bad_places_and_options_write_nothing_and_keep_the_old_file(opened, tmp_path):
+def test_bad_places_and_options_write_nothing_and_keep_the_old_file(
+    opened, tmp_path, tmp_path_factory, monkeypatch
+):
+    # A cache of its own: in that of the session other tests are reading events at the same time.
+    monkeypatch.setenv("TAGGER_CACHE", str(tmp_path_factory.mktemp("cache")))
     good = write_events(tmp_path / "good.csv", [("ann", IMAGES[0], "view", START)])
     bad = write_events(tmp_path / "bad.csv", [("ann", IMAGES[0], "what", START)])
     out = tmp_path / "out.csv"
