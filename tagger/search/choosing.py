@@ -53,8 +53,8 @@ class UserOptions:
             from 1 to near 0 within a list, so that 0.1 breaks up rows of look-alikes; on simulated events it
             cost at most 3 % of nDCG, and 0.3 cost 4 to 7 %.
         interests: Groups of look-alikes that a user's liked images are split into at most, each with a
-            profile of its own. In `bench.recommend`, 3 beat the single average: nDCG@10 .031
-            against .027 by likeness alone, .087 against .084 blended. 1 is twice as fast.
+            profile of its own. In `bench.recommend`, 3 beat the single average: nDCG@10 .030
+            against .028 by likeness alone, .088 against .085 blended. 1 is 1.6 times as fast.
         fold: Recommend one of several images that show the same picture, and none that shows one of the 50
             that the user likes or dislikes most, or of the 200 seen last.
         candidates: Images that each of the two signals proposes to a user. More take longer and let weaker
