@@ -1,10 +1,14 @@
 """Partitions filled by Ray tasks and merged are the index that one process makes."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from index_kit import Oracle, collection_of, names, recall, rows_of, vectors_of
 
-from tagger.index import Index, index
+from tagger.index import Index, Indexed, index
 from tagger.index.manifest import read_manifest, read_pointer
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
@@ -12,9 +16,28 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 DIM = 16
 
 
-@pytest.fixture(autouse=True)
-def small_partitions(monkeypatch):
-    monkeypatch.setattr("tagger.index.parallel._LEAST_ROWS", 256)
+# In a process of its own: others have imported Ray into this one before tagger could ask for a token.
+ON_RAY = """
+import json, sys
+from dataclasses import asdict
+import tagger.index.parallel
+from tagger.collection import Collection
+from tagger.index import index
+
+tagger.index.parallel._LEAST_ROWS = 256  # several tasks for a small collection
+print(json.dumps(asdict(index(Collection.open(sys.argv[1]), kind="ivf", rebuild=True, address="local"))))
+"""
+
+
+def on_ray(collection):
+    done = subprocess.run(
+        [sys.executable, "-c", ON_RAY, collection.uri],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=200,
+    )
+    return Indexed(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def test_tasks_fill_what_one_process_fills(tmp_path):
@@ -27,7 +50,7 @@ def test_tasks_fill_what_one_process_fills(tmp_path):
     queries = vectors_of(100, dim=DIM, seed=1, clusters=20)
     made, found = {}, {}
     for address in (None, "local"):
-        done = index(collection, kind="ivf", rebuild=True, address=address)
+        done = on_ray(collection) if address else index(collection, kind="ivf", rebuild=True)
         assert (done.how, done.count) == ("built", 2_000 - 8 * 3)
         made[address] = done
         opened, oracle = Index.open(collection), Oracle(collection)
