@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from tagger.settings import memory_bytes
+
 _PACKAGES = (
     "tagger",
     "ray",
@@ -35,7 +37,6 @@ def describe(peer_packages: Path | None = None) -> dict[str, Any]:
     Args:
         peer_packages: site-packages of the peers' environment.
     """
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     if peer_packages is not None:
         for found in importlib.metadata.distributions(path=[str(peer_packages)]):
@@ -44,7 +45,7 @@ def describe(peer_packages: Path | None = None) -> dict[str, Any]:
     return {
         "cores": cores(),
         "cpu": _cpu_name(),
-        "memory_bytes": memory,
+        "memory_bytes": memory_bytes(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "versions": versions,

@@ -122,6 +122,11 @@ def _ray_token_is_set(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("RAY_AUTH_TOKEN")) or path.is_file()
 
 
+def memory_bytes() -> int:
+    """Return the memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def usable_cpus() -> int:
     """Return how many CPUs this process may keep busy: its affinity, and the quota of its cgroup.
 

@@ -9,6 +9,7 @@ import click
 
 from tagger.cli import print_json, printable
 from tagger.errors import UsageError
+from tagger.spreadsheet import harmless_cell
 
 
 @click.command()
@@ -28,7 +29,9 @@ def failures(collection: str, *, as_csv: bool, anonymous: bool, as_json: bool) -
         out = csv.writer(sys.stdout)
         out.writerow(reader.schema.names)
         for batch in reader:
-            out.writerows([_cell(shown(value or "")) for value in row.values()] for row in batch.to_pylist())
+            out.writerows(
+                [harmless_cell(shown(value or "")) for value in row.values()] for row in batch.to_pylist()
+            )
         return 0
     if as_json:
         _print_failures_json(reader)
@@ -56,15 +59,6 @@ def _print_failures_json(reader: Any) -> None:
         out.write("\n")  # the object that tells of the error needs a line of its own
         raise
     out.write("]}\n")
-
-
-def _cell(value: Any) -> Any:
-    """Return a value that no spreadsheet runs as a formula (OWASP, CSV injection).
-
-    >>> _cell("=1+1.jpg"), _cell("cat.jpg")
-    ("'=1+1.jpg", 'cat.jpg')
-    """
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 @click.command()

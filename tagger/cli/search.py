@@ -169,13 +169,9 @@ def _print_found(found: "Found", *, as_json: bool) -> None:
 
 
 def _warn_if_behind(collection: "Collection") -> None:
-    shown, now = collection.opened_index().manifest.table_version, collection.table.version
-    if shown != now:
-        print(
-            f"the index shows version {shown} of the table, which is at {now}: "
-            f"`tagger index {printable(collection.uri)}` brings it up to date",
-            file=sys.stderr,
-        )
+    behind = collection.opened_index().manifest.behind(collection.table.version)
+    if behind:
+        print(f"{behind}: `tagger index {printable(collection.uri)}` brings it up to date", file=sys.stderr)
 
 
 def _open(collection: str, *, anonymous: bool) -> "Collection":

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tagger.errors import UsageError
+from tagger.settings import memory_bytes
 
 MAX_CHUNK_ROWS = 512
 """Most images in one chunk: what a killed worker may have to do again."""
@@ -52,10 +53,9 @@ def object_store_bytes(cpus: int) -> int:
     A full chunk of pixels is 77 MB; a fetch task and a model actor hold about three each. Not more than
     a third of the machine's memory or four fifths of its shared memory.
     """
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     shared = os.statvfs("/dev/shm")  # noqa: S108 - where Ray keeps its objects
     free = shared.f_bavail * shared.f_frsize
-    return max(128 << 20, min(cpus * (384 << 20) + (512 << 20), memory // 3, int(free * 0.8)))
+    return max(128 << 20, min(cpus * (384 << 20) + (512 << 20), memory_bytes() // 3, int(free * 0.8)))
 
 
 def choose_layout(

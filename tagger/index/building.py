@@ -133,16 +133,14 @@ def build(
     kind = kind or choose_kind(count, dim, memory_bytes)
     codes, probe = None, Probe.of([], np.empty((0, dim), np.float32))
     if kind != "flat" and count:
-        codes, probe, kind = _train(collection, kind, count, parts, say)
+        codes, probe = _train(collection, kind, count, parts, say)
     say(f"reading {count:,} embeddings")
     filled = list(fill_all(parts, codes, probe, version))
     content = gather(filled, codes, probe)
-    if codes is None:
-        kind = "flat"
     return write(
         collection,
         content,
-        kind=kind,
+        kind=codes.kind if codes else "flat",
         version=version,
         trained_count=count if codes else 0,
         folder=folder,
@@ -153,7 +151,7 @@ def build(
 
 def _train(
     collection: Collection, kind: Kind, count: int, parts: list[LivePart], say: Callable[[str], None]
-) -> tuple[Codes, Probe, Kind]:
+) -> tuple[Codes, Probe]:
     plan = plan_codes(kind, count)
     queries = min(QUERIES, count // 10)
     ids, vectors = sample(
@@ -166,11 +164,7 @@ def _train(
         lists //= 2
     say(f"training {lists:,} lists with {len(rest):,} embeddings")
     codes = Codes.train(vectors[rest], replace(plan, lists=lists))
-    return (
-        codes,
-        Probe.of([ids[place] for place in held_out], vectors[held_out].astype(np.float32)),
-        codes.kind,
-    )
+    return codes, Probe.of([ids[place] for place in held_out], vectors[held_out].astype(np.float32))
 
 
 def partitions(parts: Sequence[LivePart], rows: int) -> list[Partition]:

@@ -33,8 +33,5 @@ def check_index(collection: Collection) -> tuple[list[str], list[str]]:
         return [
             f"the index shows version {manifest.table_version} of the table, which has no such version"
         ], []
-    if manifest.table_version < collection.table.version:
-        now = collection.table.version
-        note = f"the index shows version {manifest.table_version} of the table, which is at {now}: "
-        return [], [f"{note}`tagger index` brings it up to date"]
-    return [], []
+    behind = manifest.behind(collection.table.version)
+    return [], [f"{behind}: `tagger index` brings it up to date"] if behind else []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tagger.index.kmeans import assign, kmeans
+from tagger.index.vectors import Allowed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tagger.index.manifest import Kind
-    from tagger.index.vectors import Allowed, Floats, Halves, Slots, Vectors
+    from tagger.index.vectors import Floats, Halves, Slots, Vectors
 
 FLAT_MOST: Final = 20_000
 """Vectors that are searched exactly in 3 ms by one core of the slower machine of docs/benchmarks.md; above it
@@ -262,10 +263,8 @@ class Codes:
         """Remove images; returns how many were there."""
         import faiss
 
-        flags = np.zeros(n_slots, np.bool_)
-        flags[slots] = True
-        bits = np.packbits(flags, bitorder="little")
-        removed = int(self._ivf.remove_ids(faiss.IDSelectorBitmap(bits)))
+        selector = faiss.IDSelectorBitmap(Allowed(slots, n_slots).bits)
+        removed = int(self._ivf.remove_ids(selector))
         self._index.ntotal = self._ivf.ntotal
         return removed
 
@@ -280,18 +279,15 @@ class Codes:
                 found.append(faiss.rev_swig_ptr(self._ivf.invlists.get_ids(number), size).copy())
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
-    def candidates(
-        self, queries: Floats, depth: int, *, nprobe: int, allowed: Allowed | None = None
-    ) -> Slots:
+    def candidates(self, queries: Floats, depth: int, *, nprobe: int) -> Slots:
         """Return the slots whose codes are nearest, shape (Q, depth); -1 where there are no more.
 
         Args:
             queries: Shape (Q, D).
             depth: How many.
             nprobe: Lists to look into.
-            allowed: Which slots count; all by default.
         """
-        parameters = _parameters(min(nprobe, self.lists), allowed)
+        parameters = _parameters(min(nprobe, self.lists), None)
         _, slots = self._index.search(np.ascontiguousarray(queries, np.float32), depth, params=parameters)
         return slots  # type: ignore[no-any-return]
 

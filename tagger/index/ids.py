@@ -109,17 +109,20 @@ class Ids:
             return int(self.slots[low])
         return None
 
-    def find_all(self, image_ids: pa.Array | pa.ChunkedArray) -> Slots:
-        """Return the slots of many images; -1 for those that are not in the index."""
-        places = pc.index_in(image_ids.cast(pa.large_string()), value_set=self._ids)
-        if isinstance(places, pa.ChunkedArray):
-            places = places.combine_chunks()
-        found = places.fill_null(-1).to_numpy(zero_copy_only=False)
-        return np.where(found < 0, -1, self.slots[found]).astype(np.int64)
-
     def places(self, slots: Slots) -> npt.NDArray[np.int64]:
         """Return the rows of slots; -1 for those of no image."""
         return self._place_of[slots]
+
+    def are_all(self, slots: Slots) -> bool:
+        """Tell whether these are the slots of all images, each once and in any order."""
+        if len(slots) != len(self) or (
+            len(slots) and not 0 <= slots.min() <= slots.max() < len(self._place_of)
+        ):
+            return False
+        seen = np.zeros(len(self), np.bool_)
+        places = self._place_of[slots]
+        seen[places[places >= 0]] = True
+        return bool(seen.all())
 
     def image_ids(self, slots: Slots) -> list[str]:
         """Return the ids of slots that have an image."""
@@ -179,7 +182,6 @@ def changes(held: pa.Table, rows: pa.Table, spill_dir: Path) -> tuple[pa.Array, 
     Args:
         held: Rows of ids.parquet.
         rows: The table's tagged images: image_id, etag, tagged_at, and what else the caller needs.
-
         spill_dir: For what does not fit into memory.
 
     Returns:

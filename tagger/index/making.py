@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tagger.collection import Collection, new_run_id
 from tagger.errors import IndexUnusable, RunError, UsageError
@@ -19,13 +18,12 @@ from tagger.index.manifest import (
     INDEX_FOLDER,
     Manifest,
     Pointer,
-    kind_of,
     read_manifest,
     read_pointer,
 )
 from tagger.index.publish import publish
 from tagger.index.updating import is_current, update
-from tagger.settings import Settings, load_settings
+from tagger.settings import Settings, load_settings, memory_bytes
 from tagger.spill import spill_folder
 
 if TYPE_CHECKING:
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tagger.index.building import FillAll
+    from tagger.index.manifest import Kind
     from tagger.storage import Store
 
 KINDS = ("auto", "flat", "ivf", "ivf-pq")
@@ -124,7 +123,7 @@ def index(
     before, held = _served(collection, rebuild=rebuild)
     if held is not None:
         Shelf(collection.store, settings.cache_dir).require_sizes(held.files)
-    if held is not None and kind != "auto" and effective_kind(kind_of(kind), held.count) != held.kind:
+    if held is not None and kind != "auto" and effective_kind(cast("Kind", kind), held.count) != held.kind:
         say(f"the index is {held.kind}: building it anew as {kind}")
         held = None
     if held is not None and is_current(collection, held):
@@ -132,7 +131,9 @@ def index(
     _use_cpus(settings.cpus)
     version = new_run_id()
     try:
-        made, how = _make(collection, held, kind, version, address=address, settings=settings, say=say)
+        made, how = _make(
+            collection, held, kind, version, address=address, settings=settings, say=say, started=started
+        )
     except BaseException as error:
         _discard(collection.store, version)
         if isinstance(error, OSError):
@@ -156,8 +157,8 @@ def _make(
     address: str | None,
     settings: Settings,
     say: Callable[[str], None],
+    started: float,
 ) -> tuple[Manifest, How]:
-    started = time.monotonic()
     with ExitStack() as stack:
         folder = stack.enter_context(spill_folder(settings.cache_dir, f"index-{version}"))
         if held is not None:
@@ -171,8 +172,8 @@ def _make(
         built = build(
             collection,
             version,
-            kind=None if kind == "auto" else kind_of(kind),
-            memory_bytes=_memory_bytes(),
+            kind=None if kind == "auto" else cast("Kind", kind),
+            memory_bytes=memory_bytes(),
             folder=folder,
             fill_all=_fill(collection, folder, address, settings, stack),
             say=say,
@@ -217,7 +218,3 @@ def _use_cpus(cpus: int) -> None:
     import faiss
 
     faiss.omp_set_num_threads(cpus)
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -13,7 +13,7 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tagger.errors import ImageError, IndexUnusable
 
@@ -155,6 +155,12 @@ class Manifest:
                 f"{self.model_id[:12]}, {self.dim} values): {REMEDY}"
             )
 
+    def behind(self, table_version: int) -> str | None:
+        """Say that the index shows an older version of the table; None where it shows this one."""
+        if self.table_version == table_version:
+            return None
+        return f"the index shows version {self.table_version} of the table, which is at {table_version}"
+
     def to_json(self) -> bytes:
         """Return the file's bytes."""
         document = {"format_version": FORMAT_VERSION, "metric": "cosine", **asdict(self)}
@@ -287,8 +293,3 @@ def read_manifest(store: Store, pointer: Pointer) -> Manifest:
     if manifest.version != pointer.version:
         raise IndexUnusable(f"{where} is of another version: {REMEDY}")
     return manifest
-
-
-def kind_of(text: str) -> Kind:
-    """Return a kind by name; the caller has checked that it is one."""
-    return cast("Kind", text)

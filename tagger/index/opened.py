@@ -13,7 +13,7 @@ from tagger.errors import CollectionError, IndexUnusable, QueryError, TaxonomyEr
 from tagger.index.building import CODES_NAME, PROBE_NAME
 from tagger.index.codes import FLAT_MOST, Codes, Refined
 from tagger.index.files import Shelf
-from tagger.index.filters import Filter, Vocabulary, admitted, slots_of
+from tagger.index.filters import Filter, Vocabulary, admitted, shown, slots_of
 from tagger.index.ids import IDS_NAME, Ids, read_ids
 from tagger.index.manifest import REMEDY, read_manifest, read_pointer
 from tagger.index.ranking import Ranking
@@ -68,8 +68,8 @@ class Index:
         self._cpus = cpus
         self._filters: OrderedDict[Filter, Allowed] = OrderedDict()
         self._lock = threading.Lock()
-        every = np.sort(ids.slots)
-        self._alive = None if len(every) == manifest.slots else Allowed(every, manifest.slots)
+        full = len(ids) == manifest.slots
+        self._alive = None if full else Allowed(np.sort(ids.slots), manifest.slots)
 
     @classmethod
     def open(cls, collection: Collection, settings: Settings | None = None) -> Index:
@@ -110,9 +110,7 @@ class Index:
             raise _contradiction(collection, str(error)) from None
         if not len(ids) == words.rows == manifest.count == (manifest.count if codes is None else codes.count):
             raise _contradiction(collection, "its files have different numbers of images")
-        if codes is not None and (
-            codes.dim != manifest.dim or not np.array_equal(np.sort(codes.slots()), np.sort(ids.slots))
-        ):
+        if codes is not None and (codes.dim != manifest.dim or not ids.are_all(codes.slots())):
             raise _contradiction(collection, "codes.faiss is not of these images")
         shelf.tidy(manifest.files)
         vectors = Vectors(halves.view(np.float16).reshape(manifest.slots, manifest.dim))
@@ -140,8 +138,8 @@ class Index:
         found = self.ids.find(image_id)
         if found is None:
             raise QueryError(
-                f"there is no image {image_id!r} in the index: it failed, is not in the collection, or was "
-                "tagged after the last `tagger index`"
+                f"there is no image {shown(image_id)} in the index: it failed, is not in the collection, or "
+                "was tagged after the last `tagger index`"
             )
         return found
 
@@ -153,6 +151,8 @@ class Index:
         """
         try:
             vector = np.asarray(embedding, np.float64).reshape(1, -1) if np.ndim(embedding) == 1 else None
+        except OverflowError:
+            raise QueryError("the embedding holds a number that is too large for a float") from None
         except (ValueError, TypeError):
             vector = None
         if vector is None or vector.shape[1] != self.manifest.dim:

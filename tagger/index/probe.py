@@ -30,10 +30,11 @@ KEPT: Final = 40
 
 TARGET: Final = 0.95
 _MARGIN: Final = 0.02
-"""Queries from outside found less by .014 than these, at a million images (docs/benchmarks.md)."""
+"""Queries from outside find a little less than these: .007 at the million images of docs/benchmarks.md, .014
+in the run before it."""
 
 _DEPTHS: Final = (50, 1600)  # from, and as far as is tried at first
-_CODE_NS_A_BYTE: Final = 0.15  # measured: docs/benchmarks.md
+_CODE_NS_A_BYTE: Final = 0.15  # as on a Xeon; what counts is its ratio to the next
 _RANK_NS: Final = 1000.0
 
 
@@ -74,12 +75,14 @@ class Probe:
         for column, image_id in enumerate(image_ids):
             if image_id in mine:
                 scores[mine[image_id], column] = -np.inf
-        scores = np.where(scores > self.floors[:, None], scores, -np.inf)
-        rows, columns = np.nonzero(scores > self.scores[:, -1:])
+        least = np.maximum(self.scores[:, -1], self.floors)
+        rows, columns = np.nonzero(scores > least[:, None])
         if len(rows) > KEPT * len(self):  # as of the first batches, in which most are new
             keep = min(KEPT, len(slots))
             columns = np.argpartition(-scores, keep - 1, axis=1)[:, :keep].reshape(-1)
             rows = np.repeat(np.arange(len(self)), keep)
+            nearer = scores[rows, columns] > least[rows]
+            rows, columns = rows[nearer], columns[nearer]
         if not len(rows):
             return self
         counts = np.bincount(rows, minlength=len(self))
@@ -87,7 +90,7 @@ class Probe:
         best = np.full((len(self), counts.max()), -np.inf, np.float32)
         found = np.full(best.shape, -1, np.int64)
         best[rows, place] = scores[rows, columns]
-        found[rows, place] = np.where(np.isneginf(best[rows, place]), -1, slots[columns])
+        found[rows, place] = slots[columns]
         return self._merged(best, found)
 
     def joined(self, other: Probe) -> Probe:
@@ -194,7 +197,7 @@ def choose_effort(codes: Codes, probe: Probe, before: Effort = EXACT) -> Effort:
         if recall >= TARGET + _MARGIN:
             return Effort(before.nprobe, before.depth, recall, len(probe))
     if not known:
-        depth = max(_DEPTHS[-1], 1)
+        depth = _DEPTHS[-1]
         return Effort(codes.lists, depth, 1.0 if depth >= codes.count else None, 0)
     deepest = _DEPTHS[-1]
     while True:

@@ -29,7 +29,7 @@ def publish(store: Store, manifest: Manifest, before: Pointer | None) -> Manifes
     Args:
         store: The collection's root.
         manifest: The version.
-        before: What CURRENT said when the work began; None if there was none, or a damaged one.
+        before: What CURRENT said when the work began, or of a damaged one its etag; None if there was none.
 
     Returns:
         What is served now: this version, or one that another process has published meanwhile of a newer

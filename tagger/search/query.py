@@ -29,7 +29,6 @@ LEAST_LENGTH: Final = 1e-3
 """Least length of a mean of vectors that has a direction; float16 rounds the length of one by as much."""
 
 _SHOWN_TAGS: Final = 3
-_LONG_ID: Final = 200  # characters, above which a message does not repeat all of them
 
 
 class Match(NamedTuple):
@@ -156,7 +155,7 @@ def search(
         asked = replace(asked, tags_all=(*asked.tags_all, tag))
     pictures = [index.vectors.take(mine)] if given else []
     if embedding is not None:
-        pictures.append(_as_query(index, embedding))
+        pictures.append(index.query(embedding))
     ranked: Ranked
     if pictures:
         together = np.concatenate(pictures)
@@ -276,17 +275,7 @@ def slots_of_images(index: Index, image_ids: Sequence[str]) -> Slots:
     Raises:
         QueryError: One is not in the index.
     """
-    for one in image_ids:
-        if len(one) > _LONG_ID and index.ids.find(one) is None:
-            raise QueryError(f"there is no image {shown(one)} in the index")
     return np.array([index.slot(one) for one in image_ids], np.int64)
-
-
-def _as_query(index: Index, embedding: npt.ArrayLike) -> Floats:
-    try:
-        return index.query(embedding)
-    except OverflowError:
-        raise QueryError("the embedding holds a number that is too large for a float") from None
 
 
 def require_number(name: str, value: object, least: int, most: int) -> None:

@@ -20,6 +20,7 @@ from tagger.search.choosing import Chooser, UserOptions
 from tagger.search.events import Events
 from tagger.settings import load_settings
 from tagger.spill import spill_folder
+from tagger.spreadsheet import harmless_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -307,19 +308,16 @@ class _Csv:
         """Append rows."""
         users, ranks, images, scores, because = (column.to_pylist() for column in table.columns)
         self._csv.writerows(
-            (_cell(user), rank, _cell(image), f"{score:.6f}", "" if why is None else _cell(why))
+            (
+                harmless_cell(user),
+                rank,
+                harmless_cell(image),
+                f"{score:.6f}",
+                "" if why is None else harmless_cell(why),
+            )
             for user, rank, image, score, why in zip(users, ranks, images, scores, because, strict=True)
         )
 
     def close(self) -> None:
         """Write what is left."""
         self._file.close()
-
-
-def _cell(text: str) -> str:
-    """Return a text that no spreadsheet runs as a formula.
-
-    >>> _cell("=1+1.jpg"), _cell("cat.jpg")
-    ("'=1+1.jpg", 'cat.jpg')
-    """
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -88,9 +88,7 @@ class LocalStore(Store):
         return ObjectInfo(name, file_etag(status), status.st_size)
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
-        target = self.path(name)
-        try:
-            os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120 - a path of bytes
+        with self._placing(name) as target:
             temporary, etag = _write_beside(target, data)
             try:
                 if if_absent:
@@ -102,15 +100,10 @@ class LocalStore(Store):
                     os.replace(temporary, target)  # noqa: PTH105
             finally:
                 _unlink(temporary)
-            _sync_folder(target)
-        except OSError as error:
-            raise StoreUnavailable(f"{self.address(name)} cannot be written: {error.strerror}") from None
         return etag
 
     def upload(self, name: str, path: Path) -> None:
-        target = self.path(name)
-        try:
-            os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120 - a path of bytes
+        with self._placing(name) as target:
             temporary = _name_beside(target)
             try:
                 try:
@@ -127,6 +120,14 @@ class LocalStore(Store):
                 os.replace(temporary, target)  # noqa: PTH105
             finally:
                 _unlink(temporary)
+
+    @contextmanager
+    def _placing(self, name: str) -> Iterator[bytes]:
+        """Give the path that a file is put at, in a folder that exists, and make its place last."""
+        target = self.path(name)
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120 - a path of bytes
+            yield target
             _sync_folder(target)
         except OSError as error:
             raise StoreUnavailable(f"{self.address(name)} cannot be written: {error.strerror}") from None

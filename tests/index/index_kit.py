@@ -164,6 +164,11 @@ def recall(index, oracle, queries, k=10, keep=everything, **asked):
     return hits / total
 
 
+def slots_of(opened, image_ids):
+    """The slots of images that are in the index."""
+    return np.array([opened.slot(image_id) for image_id in image_ids], np.int64)
+
+
 def names(start, stop):
     return ids(start, stop)
 
@@ -180,5 +185,6 @@ __all__ = [
     "remove",
     "replace",
     "rows_of",
+    "slots_of",
     "vectors_of",
 ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from index_kit import Oracle, collection_of, names, rows_of, vectors_of
+from index_kit import Oracle, collection_of, names, rows_of, slots_of, vectors_of
 
 from tagger.errors import IndexUnusable, QueryError, UsageError
 from tagger.index import Filter, Index, index
@@ -119,30 +119,25 @@ def test_failed_images_are_not_in_it(made):
     assert opened.ids.find("zzz") is None
 
 
-def test_ids_are_found_one_by_one_and_together(made):
-    import pyarrow as pa
-
+def test_ids_and_slots_lead_to_each_other(made):
     opened, oracle, _ = made
-    every = opened.ids.find_all(pa.array([*oracle.ids, "nothing"]))
-    assert every[-1] == -1
-    assert [opened.ids.find(image_id) for image_id in oracle.ids] == every[:-1].tolist()
-    assert opened.ids.image_ids(every[:-1]) == oracle.ids
+    every = slots_of(opened, oracle.ids)
+    assert opened.ids.find("nothing") is None
+    assert len(set(every.tolist())) == len(oracle.ids)
+    assert opened.ids.image_ids(every) == opened.ids.take_ids(every).to_pylist() == oracle.ids
+    assert opened.ids.are_all(every[::-1])
+    for other in (every[1:], np.append(every, every[0]), np.append(every[1:], every[1]), every - 1):
+        assert not opened.ids.are_all(other)
 
 
 def test_vectors_are_those_of_the_table_to_the_last_bit(made):
-    import pyarrow as pa
-
     opened, oracle, _ = made
-    np.testing.assert_array_equal(
-        opened.vectors.take(opened.ids.find_all(pa.array(oracle.ids))), oracle.vectors
-    )
+    np.testing.assert_array_equal(opened.vectors.take(slots_of(opened, oracle.ids)), oracle.vectors)
 
 
 def test_words_are_those_of_the_table(made):
-    import pyarrow as pa
-
     opened, oracle, _ = made
-    places = opened.ids.places(opened.ids.find_all(pa.array(oracle.ids)))
+    places = opened.ids.places(slots_of(opened, oracle.ids))
     shown = {column: opened.words.of(column, places) for column in ("tags", "categories", "colors")}
     for n, image_id in enumerate(oracle.ids):
         row = oracle.rows[image_id]

@@ -1,5 +1,6 @@
 """A file of an index that is not, byte for byte, the published one is refused before FAISS sees it."""
 
+import hashlib
 import json
 import shutil
 import time
@@ -101,50 +102,48 @@ def test_another_models_index_is_refused(tmp_path):
     assert index(one, rebuild=True).dim == 8
 
 
-def test_a_newer_format_is_refused_with_its_number(indexed, tmp_path):
-    import hashlib
-
+def forge(indexed, tmp_path, change):
+    """A copy of the collection whose index.json was changed, with every sha256 right."""
     collection, place = indexed
     copy = tmp_path / "c"
     shutil.copytree(place, copy)
     version = read_pointer(collection.store).version
     path = copy / "index" / version / "index.json"
     document = json.loads(path.read_bytes())
-    document["format_version"] = 7
+    change(document)
     path.write_text(json.dumps(document))
     (copy / CURRENT_NAME).write_text(f"{version} {hashlib.sha256(path.read_bytes()).hexdigest()}\n")
+    return Collection.open(str(copy))
+
+
+def test_a_newer_format_is_refused_with_its_number(indexed, tmp_path):
+    forged = forge(indexed, tmp_path, lambda document: document.update(format_version=7))
     with pytest.raises(IndexUnusable, match="has format 7, and this release reads 1"):
-        Index.open(Collection.open(str(copy)))
+        Index.open(forged)
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("count", 29), ("count", -1), ("slots", 7), ("dim", 0), ("kind", "hnsw"), ("segments", []),
-        ("files", []),
-        ("metric", "dot"), ("nprobe", None), ("version", "other"), ("extra", 1), ("count", "30"),
+        ("files", []), ("metric", "dot"), ("nprobe", None), ("version", "other"), ("extra", 1),
+        ("count", "30"),
         ("slots", 8192.0), ("depth", -1), ("depth", True), ("taxonomy_file", 5), ("taxonomy_file", "../x"),
         ("recall_at_10", "high"), ("drift", float("nan")), ("model_id", None), ("segments", 3),
     ],
 )  # fmt: skip
 def test_a_manifest_that_contradicts_its_files_is_refused(indexed, tmp_path, field, value):
     """As a bug, or a hand, might write it: with every sha256 right."""
-    import hashlib
 
-    collection, place = indexed
-    copy = tmp_path / "c"
-    shutil.copytree(place, copy)
-    version = read_pointer(collection.store).version
-    path = copy / "index" / version / "index.json"
-    document = json.loads(path.read_bytes())
-    if field == "nprobe":
-        del document[field]
-    else:
-        document[field] = value
-    path.write_text(json.dumps(document))
-    (copy / CURRENT_NAME).write_text(f"{version} {hashlib.sha256(path.read_bytes()).hexdigest()}\n")
+    def change(document):
+        if field == "nprobe":
+            del document[field]
+        else:
+            document[field] = value
+
+    forged = forge(indexed, tmp_path, change)
     with pytest.raises(IndexUnusable, match=r"tagger index|of another model|make it again"):
-        Index.open(Collection.open(str(copy)))
+        Index.open(forged)
 
 
 @pytest.mark.parametrize(
@@ -156,19 +155,9 @@ def test_a_manifest_that_contradicts_its_files_is_refused(indexed, tmp_path, fie
     ],
 )  # fmt: skip
 def test_a_forged_file_entry_reads_and_removes_nothing(indexed, tmp_path, field, value):
-    import hashlib
-
-    collection, place = indexed
-    copy = tmp_path / "c"
-    shutil.copytree(place, copy)
-    version = read_pointer(collection.store).version
-    path = copy / "index" / version / "index.json"
-    document = json.loads(path.read_bytes())
-    document["files"][-1][field] = value
-    path.write_text(json.dumps(document))
-    (copy / CURRENT_NAME).write_text(f"{version} {hashlib.sha256(path.read_bytes()).hexdigest()}\n")
+    forged = forge(indexed, tmp_path, lambda document: document["files"][-1].update({field: value}))
     with pytest.raises(IndexUnusable, match="contradicts itself"):
-        Index.open(Collection.open(str(copy)))
+        Index.open(forged)
 
 
 def test_an_index_in_a_bucket_is_fetched_once_and_checked_each_time(bucket, tmp_path, monkeypatch):

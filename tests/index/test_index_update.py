@@ -1,11 +1,10 @@
 """An index follows its table: what is new is found, what is gone never again, and only that is read."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from index_kit import Oracle, add, collection_of, names, remove, replace, rows_of, vectors_of
+from index_kit import Oracle, add, collection_of, names, remove, replace, rows_of, slots_of, vectors_of
 
 from tagger.collection import Collection
 from tagger.index import Filter, Index, index
@@ -35,7 +34,7 @@ def agrees(collection, seed=0):
     assert [found[one] for one in oracle.ids] == pytest.approx(
         [expected[one] for one in oracle.ids], abs=2e-6
     )
-    every = opened.ids.find_all(pa.array(oracle.ids, pa.string()))
+    every = slots_of(opened, oracle.ids)
     for image_id, tags in zip(oracle.ids, opened.words.of("tags", opened.ids.places(every)), strict=True):
         assert [tag["tag"] for tag in tags] == [tag["tag"] for tag in oracle.rows[image_id]["tags"]]
     for word in ("tabby", "cat"):
