@@ -7,7 +7,9 @@
     │   ├── TaxonomyError        a taxonomy file that cannot be used
     │   ├── CollectionError      another model, another format, not a collection
     │   ├── IndexUnusable        no index, a damaged one, one of another model
-    │   └── QueryError           unknown image_id, tag or word; an embedding of another shape
+    │   └── QueryError           a question the index cannot answer as it was put
+    │       ├── UnknownName      an image_id, tag or colour that is not there
+    │       └── OtherModel       an embedding that another model made
     ├── RunError                 the operator starts the run again         (exit 1)
     │   ├── CollectionBusy       another run is writing
     │   ├── TakenOver            another run took this one's place
@@ -74,6 +76,14 @@ class IndexUnusable(UsageError):
 
 class QueryError(UsageError):
     """A question that the index cannot answer as it was put: the caller changes it."""
+
+
+class UnknownName(QueryError):
+    """The question names an image, a tag or a colour that the index does not have."""
+
+
+class OtherModel(QueryError):
+    """The question holds an embedding that was not made by the model of the index."""
 
 
 class RunError(TaggerError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ class Settings:
         request_timeout_s: How long a store may be silent within one request, in seconds, from
             TAGGER_REQUEST_TIMEOUT_S. Raise it for slow links.
         aws_region: AWS_REGION or AWS_DEFAULT_REGION; None leaves it to the AWS profile.
+        api_key: What callers of `tagger serve` must know, from TAGGER_API_KEY; None asks for no key.
         allow_http: Whether Google or Azure storage may be reached without TLS: only an emulator
             (AZURE_STORAGE_USE_EMULATOR, or an http:// AZURE_ENDPOINT or GOOGLE_BASE_URL).
     """
@@ -49,6 +50,7 @@ class Settings:
     request_timeout_s: float = 30.0
     aws_region: str | None = None
     allow_http: bool = False
+    api_key: str | None = field(default=None, repr=False)
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -74,6 +76,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         ),  # Ray's own bound
         patience_s=_seconds(environ, "TAGGER_PATIENCE_S", default=60.0, at_least=0.0),
         request_timeout_s=_seconds(environ, "TAGGER_REQUEST_TIMEOUT_S", default=30.0, at_least=1.0),
+        api_key=environ.get("TAGGER_API_KEY") or None,
         aws_region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or None,
         allow_http=bool(environ.get("AZURE_STORAGE_USE_EMULATOR"))
         or any(environ.get(name, "").startswith("http://") for name in ("AZURE_ENDPOINT", "GOOGLE_BASE_URL")),

@@ -30,6 +30,7 @@ _MODULES = {
     "index": "tagger.cli.index",
     "search": "tagger.cli.search",
     "recommend": "tagger.cli.search",
+    "serve": "tagger.cli.serve",
     "models": "tagger.cli.inspect",
 }
 

@@ -20,6 +20,7 @@ _JSON_KEYS = {
     "--fold also folded: [image_id] in a match that stands for others",
     "recommend": "as search, with because: image_id in each match; with --events: out, users, rows, cold, "
     "events, unknown, incomplete",
+    "serve": "url, seconds, collection; once requests are answered",
     "demo": "photos, collection, report, run, index",
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tagger.errors import QueryError
+from tagger.errors import QueryError, UnknownName
 from tagger.index.words import CATEGORY, COLOR, TAG
 from tagger.vision.colors import COLOR_NAMES
 
@@ -151,13 +151,13 @@ class Vocabulary:
         """Return a word as `find` does.
 
         Raises:
-            QueryError: It is unknown; the text names similar ones.
+            UnknownName: The text names similar ones.
         """
         found = self.find(word)
         if found is None:
             near = self.similar(word)
             hint = f"; similar: {', '.join(near)}" if near else ""
-            raise QueryError(f"there is no tag or category {shown(word)}{hint}")
+            raise UnknownName(f"there is no tag or category {shown(word)}{hint}")
         return found
 
     def similar(self, word: str) -> list[str]:
@@ -166,6 +166,10 @@ class Vocabulary:
             return []
         near = difflib.get_close_matches(word.casefold(), self._spellings, n=3, cutoff=0.6)
         return [self._spellings[name][0] for name in near]
+
+    def parents(self, word: str) -> tuple[str, ...]:
+        """Return the categories above a word, nearest first."""
+        return () if self._taxonomy is None else self._taxonomy.ancestors(word)
 
     def images(self, word: str, min_score: float = 0.0) -> BitMap:
         """Return the slots that have a word or a descendant of it, with at least this score."""
@@ -248,7 +252,7 @@ def _of_color(name: str, words: Words) -> BitMap:
     found = by_name.get(name.casefold())
     if found is None:
         if name.casefold() not in COLOR_NAMES:
-            raise QueryError(f"there is no colour {shown(name)}; there are {', '.join(COLOR_NAMES)}")
+            raise UnknownName(f"there is no colour {shown(name)}; there are {', '.join(COLOR_NAMES)}")
         return BitMap()
     posting = words.posting(COLOR, found)
     return BitMap() if posting is None else posting.at_least(_LEAST_FRACTION)

@@ -6,7 +6,7 @@ Rows are sorted by image_id, so that an id is found by halving and equal content
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 IDS_NAME: Final = "ids.parquet"
 
-FACTS: Final = ("etag", "tagged_at", "width_px", "height_px", "sha256", "phash")
+FACTS: Final = ("etag", "tagged_at", "width_px", "height_px", "sha256", "phash", "uri")
 """Columns of the tags table that become those beside the id."""
 
 SCHEMA: Final = pa.schema(
@@ -38,9 +38,11 @@ SCHEMA: Final = pa.schema(
         ("height_px", pa.int32()),
         ("content", pa.uint64()),
         ("phash", pa.uint64()),
+        ("uri", pa.string()),
     ]
 )
-"""`content` is the first 64 bits of the sha256: equal for equal bytes."""
+"""`content` is the first 64 bits of the sha256: equal for equal bytes. `uri` is null where the image_id
+is it."""
 
 FACTS_SCHEMA: Final = SCHEMA.remove(SCHEMA.get_field_index("slot"))
 
@@ -132,6 +134,11 @@ class Ids:
         """Return the ids of slots that have an image, as an Arrow array."""
         return self._ids.take(pa.array(self.places(slots)))
 
+    def facts(self, place: int) -> dict[str, Any]:
+        """Return the row of a place."""
+        found: dict[str, Any] = self._table.slice(place, 1).to_pylist()[0]
+        return found
+
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a column, in the order of the file."""
         return self._table.column(name)
@@ -165,6 +172,8 @@ def facts_of(rows: pa.RecordBatch) -> pa.Table:
     columns = {name: rows.column(name) for name in SCHEMA.names if name in rows.schema.names}
     columns["content"] = _first_64_bits(pc.utf8_slice_codeunits(rows.column("sha256"), 0, 16))
     columns["phash"] = _first_64_bits(rows.column("phash"))
+    same = pc.equal(rows.column("uri"), rows.column("image_id"))
+    columns["uri"] = pc.if_else(same, pa.scalar(None, pa.string()), rows.column("uri"))
     return pa.table(columns, schema=FACTS_SCHEMA)
 
 

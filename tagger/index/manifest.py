@@ -24,7 +24,7 @@ INDEX_FOLDER: Final = "index"
 REMEDY: Final = "make the index again with `tagger index COLLECTION --rebuild`"
 CURRENT_NAME: Final = f"{INDEX_FOLDER}/CURRENT"
 MANIFEST_NAME: Final = "index.json"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 Kind = Literal["flat", "ivf", "ivf-pq"]
 """How vectors are searched: all of them exactly; inverted lists of 8-bit codes; inverted lists of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tagger.errors import CollectionError, IndexUnusable, QueryError, TaxonomyError
+from tagger.errors import CollectionError, IndexUnusable, OtherModel, QueryError, TaxonomyError, UnknownName
 from tagger.index.building import CODES_NAME, PROBE_NAME
 from tagger.index.codes import FLAT_MOST, Codes, Refined
 from tagger.index.files import Shelf
@@ -133,11 +133,11 @@ class Index:
         """Return the slot of an image.
 
         Raises:
-            QueryError: It is not in the index.
+            UnknownName: It is not in the index.
         """
         found = self.ids.find(image_id)
         if found is None:
-            raise QueryError(
+            raise UnknownName(
                 f"there is no image {shown(image_id)} in the index: it failed, is not in the collection, or "
                 "was tagged after the last `tagger index`"
             )
@@ -147,7 +147,8 @@ class Index:
         """Return an embedding as a query, shape (1, D), with length 1.
 
         Raises:
-            QueryError: It has another shape, or holds a NaN, an infinity or only zeros.
+            OtherModel: It has another shape.
+            QueryError: It holds a NaN, an infinity or only zeros.
         """
         try:
             vector = np.asarray(embedding, np.float64).reshape(1, -1) if np.ndim(embedding) == 1 else None
@@ -156,7 +157,7 @@ class Index:
         except (ValueError, TypeError):
             vector = None
         if vector is None or vector.shape[1] != self.manifest.dim:
-            raise QueryError(
+            raise OtherModel(
                 f"an embedding of this collection is a list of {self.manifest.dim} numbers, as its model "
                 f"{self.manifest.model} makes them; this is another one"
             )

@@ -250,6 +250,7 @@ def load(
     threads: int,
     device: str | None = None,
     compiled: bool | None = None,
+    batch_size: int | None = None,
 ) -> Model:
     """Make the model run, on a worker.
 
@@ -260,6 +261,8 @@ def load(
         device: torch only: `cuda`, `cuda:1` or `cpu`; None for a GPU if there is one.
         compiled: torch only: whether to compile; None for yes on a GPU. What cannot be
             compiled runs as it is.
+        batch_size: Images it looks at together; None for what is fastest through many. 1 answers a single one
+            soonest.
 
     Raises:
         ModelError: The payload is not the one that was prepared, or the backend is not installed here.
@@ -273,10 +276,12 @@ def load(
         if prepared.backend == "openvino":
             from tagger.models.openvino_backend import OpenvinoModel
 
-            return OpenvinoModel(prepared, payload, threads=threads)
+            return OpenvinoModel(prepared, payload, threads=threads, batch_size=batch_size)
         from tagger.models.torch_backend import TorchModel
 
-        return TorchModel(prepared, payload, threads=threads, device=device, compiled=compiled)
+        return TorchModel(
+            prepared, payload, threads=threads, device=device, compiled=compiled, batch_size=batch_size
+        )
     except ImportError as error:
         raise ModelError(f"the backend {prepared.backend} is not installed here: {error}") from None
 

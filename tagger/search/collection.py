@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagger.collection import Collection as StoredCollection
-from tagger.errors import QueryError
+from tagger.errors import QueryError, UnknownName
 from tagger.index.filters import shown
 from tagger.search.query import search
 from tagger.search.recommending import DIVERSITY, recommend
@@ -193,7 +193,7 @@ class Collection(StoredCollection):
             return "tag", word
         near = index.vocabulary.similar(query)
         hint = f"; similar: {', '.join(near)}" if near else ""
-        raise QueryError(
+        raise UnknownName(
             f"{shown(query)} is neither an image file, nor an image_id of the index, nor a tag or category"
             f"{hint}"
         )

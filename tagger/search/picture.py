@@ -14,6 +14,8 @@ from tagger.settings import Settings, load_settings
 from tagger.vision import DecodeLimits, Decoder, Facts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import numpy.typing as npt
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES: Final = 64 << 20  # as for the images of a run
 _LIMITS = DecodeLimits(max_bytes=MOST_BYTES)
+_NO_ANSWER: Final = ImageError("crash", "the decoder gave no answer for it")
 
 
 def read_picture(image: str | Path | bytes) -> bytes:
@@ -59,6 +62,11 @@ def _read(path: str | Path) -> bytes:
         return file.read(MOST_BYTES + 1)
 
 
+def _why_not(facts: Facts | ImageError | None) -> QueryError:
+    failure = facts if isinstance(facts, ImageError) else _NO_ANSWER
+    return QueryError(f"the picture cannot be searched for ({failure.code}): {failure.detail}")
+
+
 class PictureReader:
     """Turns image files into embeddings; one at a time, a context manager. Threads may share it.
 
@@ -68,12 +76,15 @@ class PictureReader:
     Args:
         config: Of the collection.
         settings: What the environment says; read if not given.
+        limits: What one picture may cost.
 
     Raises:
         ModelError: The model is not to be had here, or has other weights or preprocessing by now.
     """
 
-    def __init__(self, config: Config, settings: Settings | None = None) -> None:
+    def __init__(
+        self, config: Config, settings: Settings | None = None, *, limits: DecodeLimits = _LIMITS
+    ) -> None:
         from tagger.models import default_backend, find_model, load, prepare
 
         settings = settings or load_settings()
@@ -84,8 +95,10 @@ class PictureReader:
                 f"that made the collection ({prepared.model_id}, not {config.model_id}): their embeddings do "
                 "not compare"
             )
-        self._decoder = Decoder([prepared.framing], _LIMITS)
-        self._model: Any = load(prepared, prepared.payload(), threads=settings.cpus, compiled=False)
+        self._decoder = Decoder([prepared.framing], limits)
+        self._model: Any = load(
+            prepared, prepared.payload(), threads=settings.cpus, compiled=False, batch_size=1
+        )
         self._lock = threading.Lock()
 
     def embedding(self, data: bytes) -> npt.NDArray[np.float32]:
@@ -94,14 +107,21 @@ class PictureReader:
         Raises:
             QueryError: It is no picture, a damaged one, or too large.
         """
+        (found,) = self.embeddings([data])
+        if isinstance(found, QueryError):
+            raise found
+        return found
+
+    def embeddings(self, files: Sequence[bytes]) -> list[npt.NDArray[np.float32] | QueryError]:
+        """Return of each file its embedding, or why it has none; one bad file costs the others nothing."""
         with self._lock:
-            decoded = self._decoder.run(1, [(0, data)])
-            facts = decoded.facts[0]
-            if not isinstance(facts, Facts):
-                failure = facts or ImageError("crash", "the decoder gave no answer for it")
-                raise QueryError(f"the picture cannot be searched for ({failure.code}): {failure.detail}")
-            embedding: npt.NDArray[np.float32] = self._model(decoded.pixels[0]).embedding[0]
-        return embedding
+            decoded = self._decoder.run(len(files), enumerate(files))
+            good = [place for place, facts in enumerate(decoded.facts) if isinstance(facts, Facts)]
+            embedding = self._model(decoded.pixels[0][good]).embedding
+        found: list[npt.NDArray[np.float32] | QueryError] = [_why_not(facts) for facts in decoded.facts]
+        for place, vector in zip(good, embedding, strict=True):
+            found[place] = vector
+        return found
 
     def close(self) -> None:
         """End the decoder process."""

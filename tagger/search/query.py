@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from tagger.errors import QueryError
+from tagger.errors import OtherModel, QueryError
 from tagger.index import Filter
 from tagger.index.filters import shown, strings
 from tagger.search.fold import Folded
@@ -140,7 +140,7 @@ def search(
         require_number("offset", offset, 0, MOST_OFFSET)
     asked = Filter.of(filter)
     if model_id is not None and model_id != index.manifest.model_id:
-        raise QueryError(
+        raise OtherModel(
             f"the embedding was made by model {str(model_id)[:200]}, and this index is of "
             f"{index.manifest.model_id}"
         )

@@ -16,7 +16,19 @@ from tagger.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = {"demo", "tag", "retag", "failures", "check", "report", "index", "search", "recommend", "models"}
+COMMANDS = {
+    "demo",
+    "tag",
+    "retag",
+    "failures",
+    "check",
+    "report",
+    "index",
+    "search",
+    "recommend",
+    "serve",
+    "models",
+}
 HEAVY = {"torch", "torchvision", "timm", "ray", "openvino", "faiss"}
 
 

@@ -1,0 +1,100 @@
+"""Errors as the API tells them: RFC 9457 problem+json, one sentence that says what to do."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+
+from tagger.errors import (
+    ImageError,
+    ModelError,
+    OtherModel,
+    QueryError,
+    StoreUnavailable,
+    TaggerError,
+    UnknownName,
+)
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class Refused(Exception):
+    """A request that is answered with an error.
+
+    Attributes:
+        status: HTTP status.
+        detail: One sentence for a person.
+        errors: Which fields are wrong: `{"field": …, "message": …}`.
+        retry_after_s: When it is worth trying again, in seconds.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: list[dict[str, str]] | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors
+        self.retry_after_s = retry_after_s
+
+    def problem(self, request_id: str) -> dict[str, Any]:
+        """Return the problem as it is told."""
+        problem: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "request_id": request_id,
+        }
+        if self.errors:
+            problem["errors"] = self.errors
+        return problem
+
+    def body(self, request_id: str) -> bytes:
+        """Return the problem as JSON."""
+        return orjson.dumps(self.problem(request_id))
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers that belong to it."""
+        found = [(b"content-type", MEDIA_TYPE.encode())]
+        if self.retry_after_s is not None:
+            found.append((b"retry-after", str(self.retry_after_s).encode()))
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            found.append((b"www-authenticate", b'Bearer realm="tagger"'))
+        return found
+
+
+_OF_STORAGE: Final = {"not_found": 404, "forbidden": 502, "timeout": 504, "read_error": 502}
+"""What an image that cannot be read or decoded any more means to a caller; others are 410."""
+
+
+def refusal(error: TaggerError) -> Refused:
+    """Return the answer to a request that met an error."""
+    if isinstance(error, OtherModel):
+        return Refused(409, str(error))
+    if isinstance(error, UnknownName):
+        return Refused(404, str(error))
+    if isinstance(error, QueryError | ModelError):
+        return Refused(422, str(error))
+    if isinstance(error, StoreUnavailable):
+        return Refused(503, "the storage of the images does not answer; try again", retry_after_s=5)
+    if isinstance(error, ImageError):
+        return Refused(_OF_STORAGE.get(error.code, 410), f"the image cannot be shown: {error.detail}")
+    return Refused(500, "something went wrong; the log of the server tells what, under this request_id")
+
+
+def of_fields(errors: list[Any]) -> Refused:
+    """Return the answer to a request whose fields are wrong, from what pydantic says of them."""
+    fields = [
+        {"field": ".".join(str(part) for part in one["loc"])[:200], "message": str(one["msg"])[:300]}
+        for one in errors[:20]
+    ]
+    first = fields[0]
+    return Refused(422, f"{first['field'] or 'the body'}: {first['message']}", errors=fields)

@@ -1,0 +1,277 @@
+"""The index that is served, and its change to a newer version without a request noticing."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from tagger.collection import Collection
+from tagger.errors import IndexUnusable, TaggerError
+from tagger.index import Index
+from tagger.index.manifest import read_pointer
+from tagger.index.words import CATEGORY, TAG
+from tagger.serve.explain import Explainer
+from tagger.serve.images import Renderer
+from tagger.serve.pictures import PictureQueue
+from tagger.serve.problems import Refused
+
+if TYPE_CHECKING:
+    from tagger.serve.metrics import Metrics
+    from tagger.serve.options import ServeOptions
+    from tagger.settings import Settings
+    from tagger.storage import StorageOptions
+
+_log = logging.getLogger("tagger.serve")
+
+_BACKGROUND_THREADS: Final = 8  # which mostly wait for storage
+_WARM_UP: Final = 3  # queries, so that the first caller does not pay for reading pages and starting threads
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One version of the index with what belongs to it. A request keeps the one it began with.
+
+    Attributes:
+        collection: As it was when the version was loaded.
+        index: The version.
+        pointer: What CURRENT said.
+        tags: Words for completion: lower-case spelling, word, parent, count; most frequent first.
+        at: When it was loaded, seconds since 1970.
+    """
+
+    collection: Collection
+    index: Index
+    pointer: object
+    tags: tuple[tuple[str, str, str | None, int], ...]
+    at: float
+
+    @classmethod
+    def load(cls, uri: str, options: StorageOptions, settings: Settings) -> Loaded:
+        """Open what is current, and ask it a few questions.
+
+        Raises:
+            TaggerError: It cannot be used, or the store does not answer.
+        """
+        collection = Collection.open(uri, options)
+        pointer = read_pointer(collection.store)
+        index = Index.open(collection, settings)
+        for slot in index.ids.slots[:_WARM_UP].tolist():
+            index.ranking(index.vectors.take(_one(slot))).first(10)
+        return cls(collection, index, pointer, _completions(index), time.time())
+
+    def about(self) -> dict[str, Any]:
+        """Return what GET /v1/collection says of it."""
+        manifest = self.index.manifest
+        created = datetime.fromisoformat(manifest.created_at)
+        created = created if created.tzinfo else created.replace(tzinfo=UTC)
+        return {
+            "name": self.collection.uri.rstrip("/").rpartition("/")[2],
+            "model": manifest.model,
+            "model_id": manifest.model_id,
+            "dim": manifest.dim,
+            "images": manifest.count,
+            "tags": len(self.tags),
+            "index_version": manifest.version,
+            "index_kind": manifest.kind,
+            "recall_at_10": manifest.recall_at_10,
+            "indexed_at": created.isoformat(),
+            "age_s": round(max(0.0, time.time() - created.timestamp()), 3),
+            "behind": manifest.behind(self.collection.table.version),
+        }
+
+    def image(self, image_id: str) -> dict[str, Any]:
+        """Return what is known of an image.
+
+        Raises:
+            UnknownName: It is not in the index.
+        """
+        index = self.index
+        places = index.ids.places(_one(index.slot(image_id)))
+        facts = index.ids.facts(int(places[0]))
+        tags, categories, colors = (
+            index.words.of(name, places)[0] for name in ("tags", "categories", "colors")
+        )
+        return {
+            "image_id": image_id,
+            "width_px": facts["width_px"],
+            "height_px": facts["height_px"],
+            "tagged_at": facts["tagged_at"].isoformat(),
+            "tags": [{**tag, "parents": index.vocabulary.parents(tag["tag"])} for tag in tags],
+            "categories": [{**tag, "parents": index.vocabulary.parents(tag["tag"])} for tag in categories],
+            "colors": colors,
+        }
+
+    def address(self, image_id: str) -> tuple[str, str | None]:
+        """Return the uri of an image and the etag of the version that was tagged.
+
+        Raises:
+            UnknownName: It is not in the index.
+        """
+        ids = self.index.ids
+        facts = ids.facts(int(ids.places(_one(self.index.slot(image_id)))[0]))
+        return facts["uri"] or image_id, facts["etag"]
+
+
+def _one(slot: int) -> Any:
+    import numpy as np
+
+    return np.array([slot], np.int64)
+
+
+def _completions(index: Index) -> tuple[tuple[str, str, str | None, int], ...]:
+    """Return every word with the number of images that have it or a descendant of it."""
+    words = {*index.words.words(TAG), *index.words.words(CATEGORY)}
+    for word in tuple(words):
+        words.update(index.vocabulary.parents(word))
+    counted = ((word, len(index.vocabulary.images(word))) for word in words)
+    rows = [
+        (word.casefold(), word, next(iter(index.vocabulary.parents(word)), None), count)
+        for word, count in counted
+        if count
+    ]
+    return tuple(sorted(rows, key=lambda row: (-row[3], row[1])))
+
+
+class Served:
+    """What every request is answered from. Threads share it.
+
+    Args:
+        uri: The collection.
+        storage: How to reach it.
+        settings: What the environment says.
+        options: How it is served.
+        metrics: Where it counts.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        storage: StorageOptions,
+        settings: Settings,
+        options: ServeOptions,
+        metrics: Metrics,
+    ) -> None:
+        self._uri = uri
+        self._storage = storage
+        self._settings = settings
+        self.options = options
+        self.metrics = metrics
+        self.workers = ThreadPoolExecutor(settings.cpus, thread_name_prefix="tagger-search")
+        self.background = ThreadPoolExecutor(_BACKGROUND_THREADS, thread_name_prefix="tagger-images")
+        self.draining = False
+        self.failed: TaggerError | None = None
+        self._loaded: Loaded | None = None
+        self._pictures: PictureQueue | None = None
+        self._refused: object = None
+        self._stopped = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self.images = Renderer(storage, metrics, cache_bytes=options.cache_bytes)
+        self.explainer = Explainer(self.images, settings)
+
+    @property
+    def loaded(self) -> Loaded:
+        """The version to answer from.
+
+        Raises:
+            Refused: 503, none is loaded yet.
+        """
+        if self._loaded is None:
+            raise Refused(503, "the index is being loaded; try again in a moment", retry_after_s=1)
+        return self._loaded
+
+    @property
+    def pictures(self) -> PictureQueue:
+        """What turns uploaded pictures into embeddings.
+
+        Raises:
+            Refused: 503, the model is not loaded yet.
+        """
+        if self._pictures is None:
+            raise Refused(503, "the model is being loaded; try again in a moment", retry_after_s=1)
+        return self._pictures
+
+    @property
+    def why_not_ready(self) -> str | None:
+        """What keeps it from answering, in a word or two; None when it is ready."""
+        if self.draining:
+            return "shutting down"
+        if self._loaded is None:
+            return "loading the index"
+        return "loading the model" if self._pictures is None else None
+
+    def require_usable(self) -> None:
+        """See whether there is something to serve, before anybody is told that it is served.
+
+        Raises:
+            TaggerError: There is no collection, or no index.
+        """
+        collection = Collection.open(self._uri, self._storage)
+        if read_pointer(collection.store) is None:
+            raise IndexUnusable(
+                f"{collection.uri} has no index yet: `tagger index {collection.uri}` makes one"
+            )
+
+    def load(self) -> None:
+        """Load index and model side by side; then look for newer versions, in a thread of its own.
+
+        Raises:
+            TaggerError: One of them cannot be used.
+        """
+        began = time.monotonic()
+        collection = Collection.open(self._uri, self._storage)
+        with ThreadPoolExecutor(1, thread_name_prefix="tagger-model") as pool:
+            model = pool.submit(PictureQueue, collection.config, self._settings, self.options, self.metrics)
+            self._serve(Loaded.load(self._uri, self._storage, self._settings))
+            self._pictures = model.result()
+        _log.info("ready after %.1f s", time.monotonic() - began)
+        self._watcher = threading.Thread(target=self._watch, name="tagger-reload", daemon=True)
+        self._watcher.start()
+
+    def close(self) -> None:
+        """End every thread and child process."""
+        self._stopped.set()
+        if self._watcher is not None:
+            self._watcher.join()
+        for pool in (self.workers, self.background):
+            pool.shutdown(cancel_futures=True)
+        if self._pictures is not None:
+            self._pictures.close()
+        self.explainer.close()
+        self.images.close()
+
+    def _serve(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self.metrics.images.set(loaded.index.count)
+        self.metrics.loaded_at.set(loaded.at)
+        _log.info("serving version %s, %d images", loaded.index.manifest.version, loaded.index.count)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(self.options.reload_s):
+            self.look_for_newer()
+
+    def look_for_newer(self) -> None:
+        """Serve the newest version, if it is another one and can be used; else go on with this one."""
+        assert self._loaded is not None
+        try:
+            pointer = read_pointer(self._loaded.collection.store)
+            if pointer is None or pointer in (self._loaded.pointer, self._refused):
+                return
+            loaded = Loaded.load(self._uri, self._storage, self._settings)
+        except TaggerError as error:
+            self.metrics.reloads.labels("failed").inc()
+            _log.warning("the new index cannot be served, the one before still is: %s", error)
+            if isinstance(error, IndexUnusable):
+                self._refused = pointer  # the same files stay unusable; another version is looked at
+        except Exception:  # of one version that nobody foresaw: the thread must look at the next one
+            self.metrics.reloads.labels("failed").inc()
+            _log.exception("the new index cannot be served, the one before still is")
+            self._refused = pointer
+        else:
+            self.metrics.reloads.labels("served").inc()
+            self._serve(loaded)

@@ -1,0 +1,50 @@
+"""A served collection that the tests of a session share."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "e2e")]
+from serve_kit import Server, put_photos, sample_photos, tag_photos  # noqa: E402
+
+TWO_THINGS = "cat_above_coffee.jpg"
+HOSTILE = '"><img src=x onerror=alert(1)>.jpg'
+
+
+def above(top, bottom, side=400):
+    """One picture above another, as a JPEG."""
+    whole = Image.new("RGB", (side, side))
+    for data, y in ((top, 0), (bottom, side // 2)):
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        whole.paste(picture.resize((side, side // 2)), (0, y))
+    out = io.BytesIO()
+    whole.save(out, "JPEG", quality=92)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    """A running server of the sample photos; one has a hostile name, and one is gone from its folder."""
+    folder = tmp_path_factory.mktemp("served")
+    photos = sample_photos()
+    photos[HOSTILE] = photos["kitten.jpg"]
+    photos[TWO_THINGS] = above(photos["chelsea.jpg"], photos["coffee.jpg"])
+    photos["gone.jpg"] = photos["crab.jpg"]
+    addresses = put_photos(folder / "photos", photos)
+    tag_photos(folder / "collection", addresses, photos)
+    (folder / "photos" / "gone.jpg").unlink()
+    with Server(folder / "collection") as server:
+        server.addresses = addresses
+        server.collection = folder / "collection"
+        yield server
+
+
+@pytest.fixture
+def client(served):
+    with served.client() as client:
+        yield client

@@ -1,0 +1,184 @@
+"""A collection of real photos made in a second, and `tagger serve` as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+
+from tagger.collection import SCHEMA, Collection, Config, Tagging, new_run_id, part_name, write_part
+from tagger.index import index
+from tagger.models import default_backend, find_model, load, prepare
+from tagger.settings import load_settings
+from tagger.tags import load_taxonomy, probabilities
+from tagger.vision import DecodeLimits, Decoder
+
+SAMPLES = Path(__file__).parents[2] / "tagger" / "samples"
+READY_S = 60.0
+_CLI = [sys.executable, "-P", "-c", "import sys; sys.argv[0] = 'tagger'; from tagger.cli import main; main()"]
+
+
+def sample_photos(n=None):
+    """Sample photos by name."""
+    return {path.name: path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))[:n]}
+
+
+def put_photos(folder, photos):
+    """Write files into a folder, and return their addresses by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in photos.items():
+        (folder / name).write_bytes(data)
+    return {name: f"file://{folder}/{name}" for name in photos}
+
+
+def tag_photos(place, addresses, photos, *, ids=None, make_index=True):
+    """Make a collection, or add to it: what `tagger tag` would write, without a cluster.
+
+    Args:
+        place: Folder of the collection.
+        addresses: uri by name.
+        photos: Bytes by name.
+        ids: image_id by name, where it is not the uri.
+        make_index: Bring the index up to date, too.
+    """
+    settings = load_settings()
+    prepared = prepare(find_model("efficientnet_lite0"), default_backend(), cache_dir=settings.cache_dir)
+    taxonomy = load_taxonomy(None, prepared.labels, prepared.wnids)
+    config = Config(
+        model_id=prepared.model_id,
+        model=prepared.name,
+        dim=prepared.dim,
+        labels=prepared.labels,
+        activation=prepared.activation,
+        tagging=Tagging.of(taxonomy, threshold=0.15, top_k=5),
+        wnids=prepared.wnids,
+    )
+    collection = Collection.create_or_open(str(place), config, taxonomy=taxonomy)
+    names = list(photos)
+    model = load(prepared, prepared.payload(), threads=settings.cpus, batch_size=1)
+    with Decoder([prepared.framing], DecodeLimits()) as decoder:
+        decoded = decoder.run(len(names), enumerate(photos[name] for name in names))
+        outputs = model(decoded.pixels[0])
+    tags, categories = taxonomy.assign(
+        probabilities(outputs.logits, prepared.activation), source=prepared.name
+    )
+    run_id = new_run_id()
+    store = collection.store
+    rows = []
+    for n, name in enumerate(names):
+        facts = decoded.facts[n]
+        stat = Path(addresses[name].removeprefix("file://")).stat() if "file://" in addresses[name] else None
+        rows.append(
+            {
+                "image_id": (ids or addresses)[name],
+                "uri": addresses[name],
+                "etag": None,
+                "size_bytes": stat.st_size if stat else len(photos[name]),
+                "sha256": "0" * 64,
+                "status": "tagged",
+                "error": None,
+                "error_detail": None,
+                "width_px": facts.width_px,
+                "height_px": facts.height_px,
+                "format": facts.format,
+                "tags": tags[n].as_py(),
+                "categories": categories[n].as_py(),
+                "colors": [dict(vars_of(color)) for color in facts.colors],
+                "sharpness": facts.sharpness,
+                "brightness": facts.brightness,
+                "phash": facts.phash,
+                "embedding": outputs.embedding[n],
+                "embedding_norm": float(outputs.norm[n]),
+                "model_id": config.model_id,
+                "run_id": run_id,
+                "tagged_at": int(time.time() * 1e6),
+            }
+        )
+    part = write_part(store, pa.Table.from_pylist(rows, SCHEMA), part_name(run_id))
+    with collection.writer(run_id, "tagger tag", ttl_s=3) as writer:
+        writer.commit([part])
+    if make_index:
+        index(collection)
+    return collection
+
+
+def vars_of(color):
+    """Fields of a colour."""
+    return {"hex": color.hex, "name": color.name, "fraction": color.fraction}
+
+
+class Server:
+    """`tagger serve` in a process of its own; a context manager that ends it.
+
+    Attributes:
+        url: Its address.
+        ready_s: How long it took from start to ready.
+    """
+
+    def __init__(self, place, *options, env=None, cpus=None):
+        self._command = [*_CLI, "serve", str(place), "--port", "0", "--json", *options]
+        if cpus is not None:
+            self._command = ["taskset", "-c", cpus, *self._command]
+        self._env = env or {}
+
+    def __enter__(self):
+        began = time.monotonic()
+        self._log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, **self._env},
+        )
+        line = self._first_line(began + READY_S)
+        self.url = json.loads(line)["url"]
+        self.ready_s = time.monotonic() - began
+        self.port = int(self.url.rpartition(":")[2])
+        return self
+
+    def _first_line(self, deadline):
+        readable, _, _ = select.select([self.process.stdout], [], [], deadline - time.monotonic())
+        line = self.process.stdout.readline() if readable else b""
+        if not line.strip() or b'"url"' not in line:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the server did not get ready: {line!r}\n{self.log}")
+        return line
+
+    @property
+    def log(self):
+        """What it wrote to stderr so far."""
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
+
+    def client(self, **options):
+        return httpx.Client(base_url=self.url, timeout=30, **options)
+
+    def memory_bytes(self):
+        """Resident memory that is its own: mapped files are the kernel's to drop."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no RssAnon")
+
+    def stop(self, number=signal.SIGTERM):
+        """End it and return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self._log.close()
