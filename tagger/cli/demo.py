@@ -1,5 +1,6 @@
 """`tagger demo`."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -9,16 +10,51 @@ from tagger.cli import print_json
 
 @click.command()
 @click.argument("folder", default="demo-results", type=click.Path(path_type=Path))
+@click.option(
+    "--serve/--no-serve",
+    "serving",
+    default=None,
+    help="At the end serve the web page, until Ctrl-C.  [default: at a terminal]",
+)
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
-def demo(folder: Path, *, quiet: bool, as_json: bool) -> int:
-    """Tag sample photos in FOLDER, index and search them, write a report, and say where everything is."""
+def demo(folder: Path, *, serving: bool | None, quiet: bool, as_json: bool) -> int:
+    """Tag sample photos in FOLDER, index and search them, write a report, and serve the web page."""
     from tagger.demo import demo as run_demo
 
     result = run_demo(folder, say=lambda line: click.echo(line, err=as_json), quiet=quiet)
     if as_json:
         print_json(result.to_json())
+        return 0
+    click.echo(f"\nphotos   {result.photos}\ntable    {result.collection}\nreport   {result.report}")
+    if sys.stdout.isatty() and sys.stderr.isatty() if serving is None else serving:
+        _serve(result.collection)
     else:
-        click.echo(f"\nphotos   {result.photos}\ntable    {result.collection}\nreport   {result.report}")
-        click.echo("open the report in a browser; the same commands work on your own folder or bucket")
+        click.echo(f"page     http://127.0.0.1:8000 after `tagger serve {result.collection}`")
+        click.echo("open report and page in a browser; the same commands work on your own folder or bucket")
     return 0
+
+
+def _serve(collection: str) -> None:
+    from tagger.serve import ServeOptions, serve
+
+    def ready(address: str, _seconds: float) -> None:
+        click.echo(f"page     {address}\nopen it in a browser; Ctrl-C ends it")
+
+    serve(collection, ServeOptions(port=_port()), access_log=False, on_ready=ready)
+
+
+def _port() -> int:
+    """Return the usual port, or 0 for any if another program has it."""
+    import socket
+
+    from tagger.serve import ServeOptions
+
+    usual = ServeOptions()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((usual.host, usual.port))
+        except OSError:
+            return 0
+    return usual.port

@@ -163,7 +163,6 @@ class _Server(uvicorn.Server):
             self.should_exit = True
         return await super().on_tick(counter)
 
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the door right after looking whether somebody stands before it: who did is let in."""
         for _ in range(3):

@@ -201,6 +201,11 @@ class Driver:
             "\r\n", "\n"
         )
 
+    @property
+    def stdout(self) -> str:
+        """What it printed so far."""
+        return (Path(self.mark) / "stdout").read_text(errors="replace")
+
     def wait(self, timeout: float = TIMEOUT_S) -> Outcome:
         """Wait for its end."""
         try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from pathlib import Path
 
+import httpx
 import pytest
-from driving import tagger
+from driving import Driver, tagger, wait_for
 from tables import rows_of
 
 import tagger as tagger_api
@@ -38,7 +41,11 @@ def test_demo_tags_and_reports(tmp_path: Path) -> None:
     text.write_text("not a picture")
     refused = tagger("search", record["collection"], text).require(2)
     assert "the picture cannot be searched for (unsupported_format)" in refused.sentence
-    # Once more in the same folder: nothing is tagged twice.
-    again = tagger("demo", tmp_path / "demo").require()
+    # Once more in the same folder: nothing is tagged twice; and now the page is served at the end.
+    with Driver("demo", tmp_path / "demo", "--serve", terminal=False) as driver:
+        page = wait_for("the page", lambda: re.search(r"^page +(http://\S+)", driver.stdout, re.MULTILINE))
+        assert "<title>tagger" in httpx.get(page[1]).text
+        driver.process.send_signal(signal.SIGINT)
+        again = driver.wait(30).require()
     assert record["report"].rpartition("/")[0].rpartition("/runs/")[0] in again.stdout
     assert len(rows_of(record["collection"])) == len(rows)
