@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from tagger.collection.checks import HEADS_FOLDER
 from tagger.index.codes import FLAT_MOST, Codes, plan_codes
-from tagger.index.files import put_file, sha256_of_file
+from tagger.index.files import entry_of, put_file
 from tagger.index.filling import Filled, fill, no_facts, no_rows, sample, scan
 from tagger.index.ids import IDS_NAME, write_ids
 from tagger.index.ids import SCHEMA as IDS_SCHEMA
@@ -266,8 +266,8 @@ def write(
     def keep(name: str, make: Callable[[Path], None]) -> FileEntry:
         path = folder / name
         make(path)
-        sha256 = sha256_of_file(path)
-        entry = known.get((name, sha256)) or put_file(store, version, path, sha256)
+        fresh = entry_of(version, path)
+        entry = known.get((name, fresh.sha256)) or put_file(store, path, fresh)
         path.unlink(missing_ok=True)
         return entry
 

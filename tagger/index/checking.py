@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_index(collection: Collection) -> tuple[list[str], list[str]]:
-    """Verify the served index: every file against its sha256, and that they fit together.
+    """Verify the served index: every file against its sums, and that they fit together.
 
     Returns:
         Findings, a sentence for every broken promise, and notes; both are empty where there is no index.
@@ -26,7 +26,7 @@ def check_index(collection: Collection) -> tuple[list[str], list[str]]:
             left = any(page for page in collection.store.list(f"{INDEX_FOLDER}/"))
             note = f"{INDEX_FOLDER}/ holds files but no CURRENT: no index is served until `tagger index`"
             return [], [note] if left else []
-        manifest = Index.open(collection).manifest
+        manifest = Index.open(collection, thorough=True).manifest
     except IndexUnusable as error:
         return [str(error)], []
     if manifest.table_version > collection.table.version:

@@ -1,4 +1,8 @@
-"""The files of an index: written once, and checked against their sha256 before anything reads them."""
+"""The files of an index: written once, and checked against their BLAKE3 before anything reads them.
+
+index.json has the sha256 of every file, which any machine can compute, and its BLAKE3, which is as hard to
+forge and four times as fast: three gigabytes are checked in half a second instead of two.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from blake3 import blake3
 
 from tagger.errors import ImageError, IndexUnusable, RunError
 from tagger.index.manifest import REMEDY, FileEntry
@@ -45,15 +50,23 @@ def sha256_of(data: Bytes) -> str:
     return digest.hexdigest()
 
 
-def sha256_of_file(path: Path) -> str:
-    """Return the sha256 of a file, in hex."""
+def blake3_of(data: Bytes) -> str:
+    """Return the BLAKE3 of bytes, in hex; computed on all cores, and lets other threads work meanwhile."""
+    return blake3(data.data, max_threads=blake3.AUTO).hexdigest()
+
+
+def entry_of(version: str, path: Path) -> FileEntry:
+    """Return the entry of a file that is to go into a version's folder."""
+    sha256, fast = hashlib.sha256(), blake3()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(_HASH_BYTES):
+            sha256.update(part)
+            fast.update(part)
+    return FileEntry(path.name, version, path.stat().st_size, sha256.hexdigest(), fast.hexdigest())
 
 
-def put_file(store: Store, version: str, path: Path, sha256: str | None = None) -> FileEntry:
-    """Store a file in a version's folder; the file at `path` is used up."""
-    entry = FileEntry(path.name, version, path.stat().st_size, sha256 or sha256_of_file(path))
+def put_file(store: Store, path: Path, entry: FileEntry) -> FileEntry:
+    """Store a file in the folder of its version; the file at `path` is used up."""
     store.upload(entry.key, path)
     return entry
 
@@ -67,10 +80,12 @@ class Shelf:
     Args:
         store: The collection's root.
         cache: The cache folder.
+        thorough: Also compare the sha256 of every file.
     """
 
-    def __init__(self, store: Store, cache: Path) -> None:
+    def __init__(self, store: Store, cache: Path, *, thorough: bool = False) -> None:
         self._store = store
+        self._thorough = thorough
         self._cache = cache / "index" / hashlib.sha256(store.uri.encode()).hexdigest()[:16]
 
     def open(self, entry: FileEntry) -> Bytes:
@@ -98,13 +113,18 @@ class Shelf:
         except OSError as error:
             raise self._refused(entries[0], f"cannot be read ({error.strerror})") from None
         with ThreadPoolExecutor(_HASH_THREADS) as pool:
-            sums = list(pool.map(sha256_of, pieces))
-        for path, entry, sha256 in zip(paths, entries, sums, strict=True):
-            if sha256 != entry.sha256:
+            whole_ones = list(pool.map(self._is_whole, pieces, entries))
+        for path, entry, is_whole in zip(paths, entries, whole_ones, strict=True):
+            if not is_whole:
                 if not isinstance(self._store, LocalStore):
                     path.unlink(missing_ok=True)  # the next try fetches it anew
                 raise self._refused(entry, "is not the file that was published")
         return whole, pieces
+
+    def _is_whole(self, data: Bytes, entry: FileEntry) -> bool:
+        if blake3_of(data) != entry.blake3:
+            return False
+        return not self._thorough or sha256_of(data) == entry.sha256
 
     def require_sizes(self, entries: Sequence[FileEntry]) -> None:
         """See whether all files are there, with their sizes; reads none of them.

@@ -14,7 +14,7 @@ from tagger.collection.parts import part_key
 from tagger.collection.reading import open_parquet
 from tagger.collection.schema import SCHEMA as TABLE_SCHEMA
 from tagger.errors import RunError
-from tagger.index.files import put_file
+from tagger.index.files import entry_of, put_file
 from tagger.index.ids import FACTS, FACTS_SCHEMA, facts_of
 from tagger.index.manifest import FileEntry, Segment
 from tagger.index.vectors import VectorWriter
@@ -183,7 +183,7 @@ def fill(
         speeches.append(hear(rows))
     n = writer.rows
     padded = writer.close(reserve)
-    entry = put_file(store, version, path) if padded else None
+    entry = put_file(store, path, entry_of(version, path)) if padded else None
     path.unlink(missing_ok=True)
     return Filled(
         pa.concat_tables(facts),

@@ -31,10 +31,10 @@ Kind = Literal["flat", "ivf", "ivf-pq"]
 product-quantised codes. Both of the latter score their candidates again with the exact vectors."""
 
 _VERSION: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[a-z][0-9a-z-]{0,63}\.[0-9a-z]{1,8}")  # no folder, and none of ours is another's
 _TAXONOMY: Final = re.compile(r"taxonomy/[0-9a-f]{64}\.json")
-_POINTER: Final = re.compile(rf"({_VERSION.pattern}) ({_SHA256.pattern})\n")
+_POINTER: Final = re.compile(rf"({_VERSION.pattern}) ({_DIGEST.pattern})\n")
 _MOST_BYTES: Final = 64 << 20
 
 
@@ -47,12 +47,14 @@ class FileEntry:
         version: The version whose folder it is in.
         size_bytes: Size.
         sha256: Of its bytes, in hex.
+        blake3: Of its bytes, in hex.
     """
 
     name: str
     version: str
     size_bytes: int
     sha256: str
+    blake3: str
 
     @property
     def key(self) -> str:
@@ -218,7 +220,12 @@ class Manifest:
             and all(
                 isinstance(text, str) and pattern.fullmatch(text)
                 for entry in self.files
-                for text, pattern in ((entry.name, _NAME), (entry.version, _VERSION), (entry.sha256, _SHA256))
+                for text, pattern in (
+                    (entry.name, _NAME),
+                    (entry.version, _VERSION),
+                    (entry.sha256, _DIGEST),
+                    (entry.blake3, _DIGEST),
+                )
             )
         )
 

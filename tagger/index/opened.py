@@ -72,12 +72,15 @@ class Index:
         self._alive = None if full else Allowed(np.sort(ids.slots), manifest.slots)
 
     @classmethod
-    def open(cls, collection: Collection, settings: Settings | None = None) -> Index:
+    def open(
+        cls, collection: Collection, settings: Settings | None = None, *, thorough: bool = False
+    ) -> Index:
         """Open the version that is served. Every file is checked before it is used.
 
         Args:
             collection: Whose index.
             settings: What the environment says; read if not given.
+            thorough: Also compare the sha256 of every file, which takes longer.
 
         Raises:
             IndexUnusable: There is none, a file is missing or altered, or it is of another model.
@@ -92,7 +95,7 @@ class Index:
             )
         manifest = read_manifest(store, pointer)
         manifest.require_model(collection.config.model_id, collection.config.dim, collection.uri)
-        shelf = Shelf(store, settings.cache_dir)
+        shelf = Shelf(store, settings.cache_dir, thorough=thorough)
         halves = shelf.open_joined([manifest.file(segment.file) for segment in manifest.segments])
         if len(halves) != manifest.slots * manifest.dim * 2:
             raise _contradiction(collection, "the vector files have another size than index.json says")

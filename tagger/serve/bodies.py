@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from tagger.vision.colors import COLOR_NAMES
 
 MOST_K: Final = 1_000
 MOST_OFFSET: Final = 10_000
 """As far as pages of a list go; beyond, narrow the search. Deep pages cost what a scan costs."""
+
+MOST_FOLDED_OFFSET: Final = 1_000
+"""As `MOST_OFFSET`, with `fold`: each image is compared with all before it."""
+
+MOST_RECOMMENDED: Final = 200
+"""Each recommendation is compared with all candidates: 200 of them take half a second, 1,000 two seconds."""
+
+HEAVY: Final = 200
+"""A search that reads more ranks than this waits for its turn among its like, and not among the others."""
 
 MOST_BATCH: Final = 100
 MOST_ID: Final = 4_096
@@ -76,6 +85,17 @@ class SearchBody(_Asked):
     fold: bool = Field(default=False, description="Show one of several images with the same picture.")
     filter: FilterBody | None = None
 
+    @model_validator(mode="after")
+    def _bounded(self) -> SearchBody:
+        if self.fold and self.offset > MOST_FOLDED_OFFSET:
+            raise ValueError(f"offset must be at most {MOST_FOLDED_OFFSET:,} with fold")
+        return self
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether it costs far more than most."""
+        return self.k + self.offset > HEAVY
+
 
 class BatchBody(_Asked):
     """Several searches in one request."""
@@ -100,7 +120,7 @@ class RecommendBody(_Asked):
     negative: Annotated[list[Id], Field(max_length=MOST_IMAGES)] = Field(
         [], description="Images that were disliked."
     )
-    k: K = 10
+    k: Annotated[int, Field(ge=1, le=MOST_RECOMMENDED, description="Most recommendations.")] = 10
     filter: FilterBody | None = None
     diversity: float = Field(
         0.3, ge=0, le=1, description="From 0, the most similar, to 1, the most different from each other."

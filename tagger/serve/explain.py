@@ -33,6 +33,8 @@ _COLORS: Final = np.array([[88, 28, 135], [190, 24, 93], [234, 88, 12], [250, 20
 
 _OPAQUE: Final = 0.75  # at the hottest place: what is below stays to be seen
 _ALPHA_POWER: Final = 1.3
+_UNSEEN: Final = (0, 0, 0, 110)
+"""A veil over what the framing cuts off: the CNN never saw it."""
 
 
 class Explainer:
@@ -137,6 +139,10 @@ def _draw(heat: Floats, facts: Facts, framing: Framing, size_px: int) -> bytes:
     steps = np.linspace(0, 1, len(_COLORS))
     channels = [np.interp(whole, steps, _COLORS[:, channel]) for channel in range(3)]
     channels.append(255 * _OPAQUE * whole**_ALPHA_POWER)
+    drawn = np.stack(channels, axis=2).astype(np.uint8)
+    unseen = np.ones(whole.shape, np.bool_)
+    unseen[top:bottom, left:right] = False
+    drawn[unseen] = _UNSEEN
     out = io.BytesIO()
-    Image.fromarray(np.stack(channels, axis=2).astype(np.uint8), "RGBA").save(out, "PNG", compress_level=3)
+    Image.fromarray(drawn).save(out, "PNG", compress_level=3)
     return out.getvalue()

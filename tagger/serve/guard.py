@@ -119,7 +119,7 @@ class Guard:
         self._access = log
         self._keys = self._options.key_digests()
         self._rate = Rate(self._options.rate_per_s, self._options.burst)
-        cpus = served.workers._max_workers  # noqa: SLF001 - the size it was made with
+        cpus = served.cpus
         self._gates = {
             "search": Gate(cpus, waiting=_WAITING, burst=64 * cpus),
             "recommend": Gate(cpus, waiting=_WAITING, burst=16 * cpus),

@@ -15,6 +15,7 @@ from tagger.search import recommend as recommend_images
 from tagger.search import search as search_images
 from tagger.serve.answers import ALWAYS, OF_BODIES, json_answer, off_the_loop, problems, served_by
 from tagger.serve.bodies import (
+    HEAVY,
     BatchBody,
     BatchFound,
     FilterBody,
@@ -120,7 +121,8 @@ async def recommend(request: Request) -> Response:
                 diversity=asked.diversity,
             )
 
-    return json_answer((await off_the_loop(served.workers, work)).to_json())
+    pool = served.heavy if asked.k > HEAVY // 10 else served.workers
+    return json_answer((await off_the_loop(pool, work)).to_json())
 
 
 async def _search(served: Served, asked: SearchBody, embedding: npt.NDArray[np.float32] | None) -> Found:
@@ -140,7 +142,7 @@ async def _search(served: Served, asked: SearchBody, embedding: npt.NDArray[np.f
                 model_id=asked.model_id,
             )
 
-    return await off_the_loop(served.workers, work)
+    return await off_the_loop(served.heavy if asked.is_heavy else served.workers, work)
 
 
 def _filter(given: FilterBody | None) -> dict[str, Any] | None:

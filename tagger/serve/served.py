@@ -162,8 +162,10 @@ class Served:
         self._settings = settings
         self.options = options
         self.metrics = metrics
+        self.cpus = settings.cpus
         self.workers = ThreadPoolExecutor(settings.cpus, thread_name_prefix="tagger-search")
         self.background = ThreadPoolExecutor(_BACKGROUND_THREADS, thread_name_prefix="tagger-images")
+        self.heavy = ThreadPoolExecutor(1, thread_name_prefix="tagger-heavy")
         self.draining = False
         self.failed: TaggerError | None = None
         self._loaded: Loaded | None = None
@@ -238,7 +240,7 @@ class Served:
         self._stopped.set()
         if self._watcher is not None:
             self._watcher.join()
-        for pool in (self.workers, self.background):
+        for pool in (self.workers, self.background, self.heavy):
             pool.shutdown(cancel_futures=True)
         if self._pictures is not None:
             self._pictures.close()
