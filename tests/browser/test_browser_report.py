@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import shutil
-import subprocess
 import sys
-import tarfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from page_kit import Visit, axe_findings, needs_chromium
 
 from tagger.report import write_report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from playwright.sync_api import Browser
 
-    from playwright.sync_api import Browser, Page
-
-CHROMIUM = Path("/usr/bin/chromium")
-_FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-_AXE = "axe-core@4.14.1"
 _HOSTILE = [
     '"><img src=x onerror=alert(1)>.jpg',
     "</style><script>alert(2)</script>.jpg",
@@ -44,10 +34,7 @@ _VIEWS = [
     pytest.param((320, 640, "dark"), id="small-phone"),
 ]
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="install chromium (Debian: apt-get install chromium)"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 
 def _samples() -> Any:
@@ -60,16 +47,6 @@ def _samples() -> Any:
     sys.modules.setdefault("report_samples", module)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=_FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -100,62 +77,12 @@ def empty_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The source of axe-core, a checker of accessibility rules, where npm can give it."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed, so axe-core is not to be had")
-    folder = tmp_path_factory.mktemp("axe")
-    try:
-        subprocess.run([npm, "pack", _AXE], cwd=folder, check=True, capture_output=True, timeout=90)
-    except (subprocess.SubprocessError, OSError):
-        pytest.skip(f"npm cannot fetch {_AXE}")
-    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
-        source = archive.extractfile("package/axe.min.js")
-        assert source is not None
-        return source.read().decode()
-
-
-class Visit:
-    """An open page and what it did on its own."""
-
-    def __init__(
-        self, browser: Browser, file: Path, *, width: int, height: int, scheme: Any, **options: Any
-    ) -> None:
-        self.context = browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme=scheme,
-            reduced_motion="reduce",
-            **options,
-        )
-        self.page: Page = self.context.new_page()
-        self.events: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.events.append(f"console: {message.text}"))
-        self.page.on("pageerror", lambda error: self.events.append(f"error: {error}"))
-        self.page.on(
-            "dialog", lambda dialog: (self.events.append(f"dialog: {dialog.message}"), dialog.dismiss())
-        )
-        self.page.on("popup", lambda popup: self.events.append(f"popup: {popup.url}"))
-        self.ended: dict[str, str | None] = {}
-        self.page.on("requestfailed", lambda request: self.ended.update({request.url: request.failure}))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(file.as_uri(), wait_until="load")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *ended: object) -> None:
-        self.context.close()
-
-
 @pytest.mark.parametrize("view", _VIEWS)
 def test_the_file_is_silent_and_loads_nothing_else(
     browser: Browser, full_report: Path, view: tuple[int, int, str]
 ):
     width, height, scheme = view
-    with Visit(browser, full_report, width=width, height=height, scheme=scheme) as visit:
+    with Visit(browser, full_report.as_uri(), width=width, height=height, scheme=scheme) as visit:
         page = visit.page
         for summary in page.locator("summary").all():
             summary.click()
@@ -175,7 +102,7 @@ def test_the_file_is_silent_and_loads_nothing_else(
 
 
 def test_hostile_names_are_text_in_the_browser_too(browser: Browser, full_report: Path):
-    with Visit(browser, full_report, width=1366, height=900, scheme="light") as visit:
+    with Visit(browser, full_report.as_uri(), width=1366, height=900, scheme="light") as visit:
         page = visit.page
         text = page.evaluate("document.body.textContent")
         for name in (*_HOSTILE[:5], "evil\\u202egpj.exe", "a\\x09b\\x0ac\\x00\\x1b.jpg"):
@@ -190,7 +117,7 @@ def test_hostile_names_are_text_in_the_browser_too(browser: Browser, full_report
 
 
 def test_the_policy_holds_against_what_gets_in(browser: Browser, full_report: Path):
-    with Visit(browser, full_report, width=1366, height=900, scheme="light") as visit:
+    with Visit(browser, full_report.as_uri(), width=1366, height=900, scheme="light") as visit:
         visit.page.evaluate(
             """() => {
                 const holder = document.createElement('div');
@@ -209,7 +136,7 @@ def test_the_policy_holds_against_what_gets_in(browser: Browser, full_report: Pa
 
 
 def test_keyboard_and_structure(browser: Browser, full_report: Path):
-    with Visit(browser, full_report, width=1366, height=900, scheme="light") as visit:
+    with Visit(browser, full_report.as_uri(), width=1366, height=900, scheme="light") as visit:
         page = visit.page
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Skip to the report"
@@ -236,30 +163,20 @@ def test_keyboard_and_structure(browser: Browser, full_report: Path):
 def test_axe_finds_nothing(
     browser: Browser,
     request: pytest.FixtureRequest,
-    axe: str,
     which: str,
     view: tuple[int, int, str],
 ):
     file: Path = request.getfixturevalue(which)
     width, height, scheme = view
     # Only for the checker itself: the page's own policy would keep it out.
-    with Visit(browser, file, width=width, height=height, scheme=scheme, bypass_csp=True) as visit:
-        visit.page.add_script_tag(content=axe)
+    with Visit(browser, file.as_uri(), width=width, height=height, scheme=scheme, bypass_csp=True) as visit:
         for summary in visit.page.locator("summary").all():
             summary.click()
-        found = visit.page.evaluate(
-            "axe.run({resultTypes: ['violations']}).then(result => result.violations)"
-        )
-        told = [
-            f"{rule['id']} ({rule['impact']}): {node['html'][:160]} {node.get('failureSummary', '')[:300]}"
-            for rule in found
-            for node in rule["nodes"][:3]
-        ]
-        assert told == []
+        assert axe_findings(visit.page) == []
 
 
 def test_an_empty_report_helps(browser: Browser, empty_report: Path):
-    with Visit(browser, empty_report, width=390, height=844, scheme="light") as visit:
+    with Visit(browser, empty_report.as_uri(), width=390, height=844, scheme="light") as visit:
         assert "Nothing is tagged yet" in visit.page.inner_text("#sheets")
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390
         assert visit.events == []

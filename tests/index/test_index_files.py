@@ -149,7 +149,8 @@ def test_a_manifest_that_contradicts_its_files_is_refused(indexed, tmp_path, fie
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("blake3", "0"), ("sha256", "/etc/passwd"), ("sha256", "../../x"), ("version", "../index"), ("version", ".."),
+        ("blake3", "0"),
+        ("sha256", "/etc/passwd"), ("sha256", "../../x"), ("version", "../index"), ("version", ".."),
         ("name", "../collection.json"), ("name", ""), ("size_bytes", 1.5), ("size_bytes", -1),
         ("size_bytes", 1 << 80),
     ],
