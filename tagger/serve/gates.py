@@ -8,6 +8,7 @@ from typing import Final
 from tagger.serve.problems import Refused
 
 _STANDING_S: Final = 0.1
+_STRICT_S: Final = 1.0
 
 
 class Gate:
@@ -15,20 +16,21 @@ class Gate:
 
     A queue that comes and goes is a burst, and is let grow. One that has not been empty for 100 ms is more
     work than the machine does, and waiting in it helps nobody: then only as many are let in as are worked on,
-    and few more. (Controlled delay; Nichols and Jacobson, ACM Queue 2012, as in Maurer, Fail at Scale, ACM
-    Queue 2015.)
+    and few more, until nobody had to be refused for a second. (Controlled delay; Nichols and Jacobson, ACM
+    Queue 2012, as in Maurer, Fail at Scale, ACM Queue 2015.)
 
     Args:
         workers: Requests that are worked on at the same time.
-        waiting: Requests that may wait beside them while a queue stands.
+        waiting: Requests that may wait beside them while there is too much work.
         burst: Requests inside at most.
     """
 
     def __init__(self, workers: int, *, waiting: int, burst: int) -> None:
         self._workers = workers
-        self._standing = workers + waiting
-        self._burst = max(burst, self._standing)
+        self._few = workers + waiting
+        self._burst = max(burst, self._few)
         self._queued_since: float | None = None
+        self._strict_until = 0.0
         self.inside = 0
 
     def require_room(self) -> None:
@@ -43,8 +45,12 @@ class Gate:
             return
         if self._queued_since is None:
             self._queued_since = now
-        stands = now - self._queued_since > _STANDING_S
-        if self.inside >= (self._standing if stands else self._burst):
+        elif now - self._queued_since > _STANDING_S:
+            self._strict_until = now + _STRICT_S
+        strict = now < self._strict_until
+        if self.inside >= (self._few if strict else self._burst):
+            if strict:
+                self._strict_until = now + _STRICT_S
             raise Refused(503, "the server is busy; try again in a moment", retry_after_s=1)
 
     def enter(self) -> None:

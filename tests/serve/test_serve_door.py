@@ -275,20 +275,37 @@ def test_a_gate_lets_bursts_grow_and_standing_queues_not(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     gate = Gate(2, waiting=1, burst=10)
-    for _ in range(10):
-        gate.enter()
-    with pytest.raises(Refused, match="busy"):
-        gate.enter()
+
+    def enter(n):
+        for _ in range(n):
+            gate.enter()
+
+    def is_full():
+        with pytest.raises(Refused, match="busy"):
+            gate.enter()
+        return True
+
+    def empty():
+        for _ in range(gate.inside):
+            gate.leave()
+
+    enter(10)  # a burst
+    assert is_full()
     for _ in range(7):
         gate.leave()
-    now[0] = 0.2  # never empty for 200 ms
-    with pytest.raises(Refused):
-        gate.enter()
-    for _ in range(2):
-        gate.leave()
-    for _ in range(5):
-        gate.enter()
-    assert gate.inside == 6
+    now[0] = 0.2  # 3 are still inside: the queue has stood for 200 ms
+    assert is_full()
+    empty()
+    enter(3)  # and though it was empty for a moment, no more are let in
+    assert is_full()
+    empty()
+    now[0] = 1.1
+    enter(3)
+    assert is_full()
+    empty()
+    now[0] = 2.2  # nobody had to be refused for a second
+    enter(10)
+    assert is_full()
 
 
 def test_a_rate_is_refilled(monkeypatch):
