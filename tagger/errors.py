@@ -19,7 +19,12 @@
 Anything else that escapes is a bug of ours and keeps its traceback.
 """
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ERROR_CODES: Final = (
     "not_found",
@@ -79,7 +84,16 @@ class QueryError(UsageError):
 
 
 class UnknownName(QueryError):
-    """The question names an image, a tag or a colour that the index does not have."""
+    """The question names an image, a tag or a colour that the index does not have.
+
+    Args:
+        text: One sentence.
+        similar: Words that may have been meant.
+    """
+
+    def __init__(self, text: str, similar: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.similar = tuple(similar)
 
 
 class OtherModel(QueryError):

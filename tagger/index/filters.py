@@ -157,7 +157,7 @@ class Vocabulary:
         if found is None:
             near = self.similar(word)
             hint = f"; similar: {', '.join(near)}" if near else ""
-            raise UnknownName(f"there is no tag or category {shown(word)}{hint}")
+            raise UnknownName(f"there is no tag or category {shown(word)}{hint}", near)
         return found
 
     def similar(self, word: str) -> list[str]:

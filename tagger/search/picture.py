@@ -95,6 +95,7 @@ class PictureReader:
                 f"that made the collection ({prepared.model_id}, not {config.model_id}): their embeddings do "
                 "not compare"
             )
+        self.framing = prepared.framing
         self._decoder = Decoder([prepared.framing], limits)
         self._model: Any = load(
             prepared, prepared.payload(), threads=settings.cpus, compiled=False, batch_size=1

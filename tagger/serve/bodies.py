@@ -87,9 +87,14 @@ class SearchBody(_Asked):
 
     @model_validator(mode="after")
     def _bounded(self) -> SearchBody:
-        if self.fold and self.offset > MOST_FOLDED_OFFSET:
+        if self.offset > self.most_offset:
             raise ValueError(f"offset must be at most {MOST_FOLDED_OFFSET:,} with fold")
         return self
+
+    @property
+    def most_offset(self) -> int:
+        """As far as pages go."""
+        return MOST_FOLDED_OFFSET if self.fold else MOST_OFFSET
 
     @property
     def is_heavy(self) -> bool:
@@ -209,8 +214,10 @@ class CollectionBody(BaseModel):
     behind: str | None = Field(description="What the index does not show yet, if it is older than the table.")
     colors: list[str]
     explains: bool = Field(description="Whether the model can tell where it saw a tag.")
+    framing: str = Field(description="What the model sees: `crop` is the centre, others the whole picture.")
     max_k: int
     max_offset: int
+    max_folded_offset: int
     max_picture_bytes: int
 
 
@@ -271,6 +278,7 @@ class ProblemBody(BaseModel):
     detail: str = Field(description="One sentence that says what to do.")
     request_id: str
     errors: list[FieldError] = []
+    similar: list[str] = Field([], description="Words that may have been meant.")
 
 
 class HealthBody(BaseModel):

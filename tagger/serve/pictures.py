@@ -35,6 +35,9 @@ class PictureQueue:
         options: Limits of a picture.
         metrics: Where it counts.
 
+    Attributes:
+        framing: What the model sees of a picture.
+
     Raises:
         ModelError: The collection's model is not to be had here.
     """
@@ -44,6 +47,7 @@ class PictureQueue:
             max_bytes=options.max_picture_bytes, max_pixels=options.max_pixels, timeout_s=_TIMEOUT_S
         )
         self._reader = PictureReader(config, settings, limits=limits)
+        self.framing = self._reader.framing.mode
         self._metrics = metrics
         self._waiting: queue.SimpleQueue[tuple[bytes, Future[npt.NDArray[np.float32]]] | None] = (
             queue.SimpleQueue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -17,6 +17,9 @@ from tagger.errors import (
     UnknownName,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 MEDIA_TYPE: Final = "application/problem+json"
 
 
@@ -27,6 +30,7 @@ class Refused(Exception):
         status: HTTP status.
         detail: One sentence for a person.
         errors: Which fields are wrong: `{"field": …, "message": …}`.
+        similar: Words that may have been meant.
         retry_after_s: When it is worth trying again, in seconds.
     """
 
@@ -36,12 +40,14 @@ class Refused(Exception):
         detail: str,
         *,
         errors: list[dict[str, str]] | None = None,
+        similar: Sequence[str] = (),
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.errors = errors
+        self.similar = list(similar)
         self.retry_after_s = retry_after_s
 
     def problem(self, request_id: str) -> dict[str, Any]:
@@ -55,6 +61,8 @@ class Refused(Exception):
         }
         if self.errors:
             problem["errors"] = self.errors
+        if self.similar:
+            problem["similar"] = self.similar
         return problem
 
     def body(self, request_id: str) -> bytes:
@@ -80,7 +88,7 @@ def refusal(error: TaggerError) -> Refused:
     if isinstance(error, OtherModel):
         return Refused(409, str(error))
     if isinstance(error, UnknownName):
-        return Refused(404, str(error))
+        return Refused(404, str(error), similar=error.similar)
     if isinstance(error, QueryError | ModelError):
         return Refused(422, str(error))
     if isinstance(error, StoreUnavailable):

@@ -73,8 +73,7 @@ async def search(request: Request) -> Response:
         embedding = await asyncio.wrap_future(served.pictures.submit(data))
     else:
         asked, embedding = await _json(request, SearchBody), None
-    found = await _search(served, asked, embedding)
-    return json_answer(found.to_json())
+    return json_answer(await _search(served, asked, embedding))
 
 
 @router.post(
@@ -91,7 +90,7 @@ async def search_batch(request: Request) -> Response:
     results: list[Any] = []
     for query in asked.queries:  # one after the other, so that single searches come between them
         try:
-            results.append((await _search(served, query, None)).to_json())
+            results.append(await _search(served, query, None))
         except TaggerError as error:
             results.append(refusal(error).problem(request.scope[REQUEST_ID]))
     return json_answer({"results": results})
@@ -125,7 +124,9 @@ async def recommend(request: Request) -> Response:
     return json_answer((await off_the_loop(pool, work)).to_json())
 
 
-async def _search(served: Served, asked: SearchBody, embedding: npt.NDArray[np.float32] | None) -> Found:
+async def _search(
+    served: Served, asked: SearchBody, embedding: npt.NDArray[np.float32] | None
+) -> dict[str, Any]:
     index = served.loaded.index
 
     def work() -> Found:
@@ -142,7 +143,10 @@ async def _search(served: Served, asked: SearchBody, embedding: npt.NDArray[np.f
                 model_id=asked.model_id,
             )
 
-    return await off_the_loop(served.heavy if asked.is_heavy else served.workers, work)
+    found = (await off_the_loop(served.heavy if asked.is_heavy else served.workers, work)).to_json()
+    if (found["next_offset"] or 0) > asked.most_offset:
+        found["next_offset"] = None  # as far as pages go
+    return found
 
 
 def _filter(given: FilterBody | None) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from tagger.serve.answers import ALWAYS, json_answer, off_the_loop, problems, served_by
-from tagger.serve.bodies import MOST_K, MOST_OFFSET, CollectionBody, HealthBody, TagBody
+from tagger.serve.bodies import MOST_FOLDED_OFFSET, MOST_K, MOST_OFFSET, CollectionBody, HealthBody, TagBody
 from tagger.serve.metrics import CONTENT_TYPE
 from tagger.vision.colors import COLOR_NAMES
 
@@ -64,7 +64,9 @@ async def collection(request: Request) -> Response:
             "colors": list(COLOR_NAMES),
             "explains": explains,
             "max_k": MOST_K,
+            "framing": served.pictures.framing,
             "max_offset": MOST_OFFSET,
+            "max_folded_offset": MOST_FOLDED_OFFSET,
             "max_picture_bytes": served.options.max_picture_bytes,
         }
     )

@@ -628,6 +628,28 @@ def test_the_collection_cannot_be_asked(visit: Opener, browser: Browser, server:
     expect(page.locator(".panel")).to_contain_text("tagger index COLLECTION")
 
 
+def test_typing_need_not_wait_for_the_page(visit: Opener):
+    from playwright.sync_api import expect
+
+    page = visit().page
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:  # playwright takes no method of a built-in type
+        held.append(route)
+
+    page.route("**/v1/collection", hold)
+    page.reload()
+    page.get_by_role("combobox").fill("dog")
+    option = page.get_by_role("option", name=re.compile("^dog"))
+    option.wait_for()
+    held.pop().continue_()
+    page.locator(".tile img").first.wait_for()
+    expect(page.get_by_role("combobox")).to_have_value("dog")
+    option.click()
+    _cards(page)
+    expect(page.locator("h1:visible")).to_have_text("dog")
+
+
 def test_an_api_key_is_asked_for(visit: Opener, made: Any, tmp_path: Any):
     from playwright.sync_api import expect
 

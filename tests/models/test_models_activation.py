@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import reference_crop
 from test_models_local import WORDS, saved
 
 from tagger.errors import ModelError
 from tagger.models import find_model, load, load_head, prepare
 from tagger.models.activation import ActivationMaps
 from tagger.models.library import create
-from tagger.testing import photo_files
 
 
 def maps_of(name, folder, cache_dir, size):
@@ -23,9 +21,9 @@ def maps_of(name, folder, cache_dir, size):
     return ActivationMaps(prepared, prepared.payload())
 
 
-def test_the_places_of_the_bundled_model_add_up_to_its_logits(prepared):
+def test_the_places_of_the_bundled_model_add_up_to_its_logits(prepared, photos):
     maps, head = ActivationMaps(prepared, prepared.payload()), load_head(prepared)
-    pixels = reference_crop(photo_files()["chelsea"], prepared.framing)
+    pixels = photos["chelsea"]
     places = maps.features(pixels)
     assert places.shape == (7, 7, prepared.dim)
     logits = (places @ head.weight.T).mean(axis=(0, 1)) + head.bias

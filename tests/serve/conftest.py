@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "e2e")]
-from serve_kit import Server, put_photos, sample_photos, tag_photos  # noqa: E402
-
-TWO_THINGS = "cat_above_coffee.jpg"
-HOSTILE = '"><img src=x onerror=alert(1)>.jpg'
-
-
-def above(top, bottom, side=400):
-    """One picture above another, as a JPEG."""
-    whole = Image.new("RGB", (side, side))
-    for data, y in ((top, 0), (bottom, side // 2)):
-        picture = Image.open(io.BytesIO(data)).convert("RGB")
-        whole.paste(picture.resize((side, side // 2)), (0, y))
-    out = io.BytesIO()
-    whole.save(out, "JPEG", quality=92)
-    return out.getvalue()
+from serve_kit import (  # noqa: E402
+    HOSTILE,
+    TWO_THINGS,
+    Server,
+    above,
+    put_photos,
+    sample_photos,
+    tag_photos,
+)
 
 
 @pytest.fixture(scope="session")

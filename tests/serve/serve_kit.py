@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pyarrow as pa
+from PIL import Image
 
 from tagger.collection import SCHEMA, Collection, Config, Tagging, new_run_id, part_name, write_part
 from tagger.index import index
@@ -24,12 +26,25 @@ from tagger.vision import DecodeLimits, Decoder
 
 SAMPLES = Path(__file__).parents[2] / "tagger" / "samples"
 READY_S = 60.0
+TWO_THINGS = "cat_above_coffee.jpg"
+HOSTILE = '"><img src=x onerror=alert(1)>.jpg'
 _CLI = [sys.executable, "-P", "-c", "import sys; sys.argv[0] = 'tagger'; from tagger.cli import main; main()"]
 
 
 def sample_photos(n=None):
     """Sample photos by name."""
     return {path.name: path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))[:n]}
+
+
+def above(top, bottom, side=400):
+    """One picture above another, as a JPEG."""
+    whole = Image.new("RGB", (side, side))
+    for data, y in ((top, 0), (bottom, side // 2)):
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        whole.paste(picture.resize((side, side // 2)), (0, y))
+    out = io.BytesIO()
+    whole.save(out, "JPEG", quality=92)
+    return out.getvalue()
 
 
 def put_photos(folder, photos):

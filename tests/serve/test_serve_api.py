@@ -8,9 +8,8 @@ import json
 import httpx
 import numpy as np
 import pytest
-from conftest import HOSTILE, TWO_THINGS
 from PIL import Image
-from serve_kit import SAMPLES, Server, put_photos, sample_photos, tag_photos
+from serve_kit import HOSTILE, SAMPLES, TWO_THINGS, Server, put_photos, sample_photos, tag_photos
 
 import tagger
 
@@ -29,7 +28,7 @@ def problem(answer, status):
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     found = answer.json()
-    assert set(found) - {"errors"} == PROBLEM
+    assert set(found) - {"errors", "similar"} == PROBLEM
     assert found["status"] == status
     assert found["request_id"] == answer.headers["x-request-id"]
     return found["detail"]
@@ -57,6 +56,7 @@ def test_collection(client, opened):
     assert (about["model"], about["model_id"]) == ("efficientnet_lite0", manifest.model_id)
     assert about["index_version"] == manifest.version
     assert about["explains"] is True
+    assert about["framing"] == "crop"
     assert 0 < about["age_s"] < 3600
 
 
@@ -256,6 +256,7 @@ def test_wrong_questions_are_told_what_is_wrong(client, served):
     ]
     for body, status, words in cases:
         assert words in problem(client.post("/v1/search", json=body), status)
+    assert client.post("/v1/search", json={"tag": "catt"}).json()["similar"][0] == "cat"
     assert "no such address" in problem(client.get("/v1/nothing"), 404)
     assert "another method" in problem(client.get("/v1/search"), 405)
     assert "Content-Type" in problem(client.post("/v1/search", content=b"{}"), 415)

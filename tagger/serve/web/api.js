@@ -6,9 +6,10 @@ const LONGEST_WAIT_S = 30;
 
 /** Why a request failed. `status` is 0 when the server did not answer at all. */
 export class Problem extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, similar = []) {
     super(detail);
     this.status = status;
+    this.similar = similar;
   }
 }
 
@@ -73,7 +74,7 @@ async function request(path, options, waited = false) {
     await pause(seconds * 1000, options.signal);
     return request(path, options, true);
   }
-  throw new Problem(response.status, await detailOf(response));
+  throw await problemOf(response);
 }
 
 async function send(path, options, used) {
@@ -86,13 +87,14 @@ async function send(path, options, used) {
   }
 }
 
-async function detailOf(response) {
+async function problemOf(response) {
   try {
     const problem = await response.json();
     const fields = (problem.errors ?? []).map((error) => `${error.field}: ${error.message}`);
-    return [problem.detail || problem.title, ...fields].join("\n");
+    const text = [problem.detail || problem.title, ...fields].join("\n");
+    return new Problem(response.status, text, problem.similar ?? []);
   } catch {
-    return `The server answered ${response.status} and did not say why.`;
+    return new Problem(response.status, `The server answered ${response.status} and did not say why.`);
   }
 }
 

@@ -203,7 +203,8 @@ async function showHeat(id, tag, stage) {
     showBlob(layer, map);
     stage.querySelector(".picture").append(layer);
     const show = button(".word", { "aria-pressed": "true", onclick: () => flip(layer, show) }, "Heat map");
-    const told = el("span", "Where the model saw ", bdi(tag, ".strong"), ". Dark edges: not looked at.");
+    const edges = about.framing === "crop" && " Dark edges: not looked at.";
+    const told = el("span", "Where the model saw ", bdi(tag, ".strong"), ".", edges);
     line.replaceChildren(told, show);
   } catch (error) {
     if (heat !== mine) return;

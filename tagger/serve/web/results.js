@@ -13,7 +13,6 @@ import { clearTray, disliked, liked } from "./tray.js";
 const PAGE = 24;
 const KEPT = 12;
 const MOST_LIKED = 100; // the API takes no more; the latest say most
-const MOST_FOLDED = 1000; // as far as folded lists go, where the server does not tell
 const kept = new Map(); // key of a state → what was found
 let about = null;
 let now = null; // what is on show: {key, matches, next, scroll}
@@ -131,7 +130,7 @@ function showMore() {
     const ends = matches.length > PAGE ? "These are all." : "";
     return box.replaceChildren(ends && el("p.soft", ends));
   }
-  const most = state().copies ? about.max_offset : (about.max_folded_offset ?? MOST_FOLDED);
+  const most = state().copies ? about.max_offset : about.max_folded_offset;
   if (next > most) return box.replaceChildren(el("p.soft", "Lists end here. Narrow the results to see others."));
   box.replaceChildren(button(".plain", { onclick: loadMore }, "Show more"));
   nearEnd.observe(box);
@@ -226,9 +225,7 @@ function problemOf(error, some) {
   // Something in the tray may be gone from the collection since it was liked.
   if (some.recommend && error.status === 404) others.unshift(["Clear the tray", () => [clearTray(), go(newQuery({}))]]);
   if (isNarrowed(some)) others.unshift(["Remove the filters", () => go(CLEARED)]);
-  // The server's sentence names similar tags after this word; without it there are just no buttons.
-  const similar = error.status === 404 && some.tag ? error.message.split("similar: ")[1] : null;
-  const instead = (similar ? similar.split(", ") : []).map((word) => [shown(word), () => go(newQuery({ tag: word }))]);
+  const instead = (some.tag ? (error.similar ?? []) : []).map((word) => [shown(word), () => go(newQuery({ tag: word }))]);
   return trouble(error, () => showResults({ again: true }), [...instead, ...others]);
 }
 
