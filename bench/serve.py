@@ -29,7 +29,7 @@ import numpy as np
 
 from bench import http_load, lookalike, machine, report
 from bench.index import forget
-from bench.memory import cpu_seconds
+from bench.memory import family
 from bench.report import Target, markdown_table, targets_table
 from tagger.index import index
 from tagger.testing import make_photos
@@ -81,6 +81,7 @@ class Served:
             ],
             stdout=subprocess.PIPE,
             stderr=self._log,
+            start_new_session=True,  # its family is told by the session
         )
         assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], 300)
@@ -99,6 +100,10 @@ class Served:
             if name in {"RssAnon", "VmRSS"}:
                 found[name] = int(value.split()[0]) * 1024 / _MB
         return found
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of the server and its decoder, in seconds."""
+        return sum(process.cpu_s for process in family(self.process.pid, {}))
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -138,11 +143,11 @@ def measure_load(server: Served, asked: dict[str, list[bytes]], plan: Plan) -> d
         for turn in range(plan.rounds):
             for level, factor in LEVELS.items():
                 seconds = plan.seconds * (3 if factor < 1 else 1)
-                before = cpu_seconds(server.process.pid)
+                before = server.cpu_s()
                 load: Load = http_load.run(
                     server.port, requests, per_s=rate * factor, seconds=seconds, seed=turn
                 )
-                used = (cpu_seconds(server.process.pid) - before) / load.seconds
+                used = (server.cpu_s() - before) / load.seconds
                 rounds[level].append(load.to_json() | {"server_cpu": used})
                 print(f"{kind}, {level}: {_short(rounds[level][-1])}", flush=True)
                 time.sleep(1.0)
@@ -271,11 +276,12 @@ def main() -> int:
     a = parser.parse_args()
     plan = QUICK if a.quick else FULL
     real = lookalike.real_embeddings()
+    described = machine.describe()
     os.sched_setaffinity(0, {_CORE_OF_CLIENT} if (os.cpu_count() or 1) > 1 else {0})
     results: dict[str, Any] = {
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
         "quick": a.quick,
-        "machine": machine.describe(),
+        "machine": described,
         "images": plan.images,
         "load": {},
     }
