@@ -105,11 +105,23 @@ def _blas() -> Any:
 
 
 def finish(head: Head, features: Floats, *, model: str, precision: str) -> Outputs:
-    """Turn pooled features into `Outputs`.
+    """Turn pooled features into `Outputs`; arguments and errors are those of `normalise`.
 
     Args:
         head: The last layer.
         features: What goes into it, shape (N, D).
+        model: Name, for the error.
+        precision: Name, for the error.
+    """
+    embedding, norm = normalise(features, model=model, precision=precision)
+    return Outputs(head.logits(embedding, norm), embedding, norm)
+
+
+def normalise(features: Floats, *, model: str, precision: str) -> tuple[Floats, Floats]:
+    """Turn pooled features into embeddings, shape (N, D), and the lengths they had, shape (N,).
+
+    Args:
+        features: What goes into the last layer, shape (N, D).
         model: Name, for the error.
         precision: Name, for the error.
 
@@ -125,7 +137,7 @@ def finish(head: Head, features: Floats, *, model: str, precision: str) -> Outpu
     norm = np.sqrt(np.square(features, dtype=np.float64).sum(axis=1)).astype(np.float32)
     length = np.where(norm > 0, norm, np.float32(1))
     embedding = (features / length[:, None]).astype(np.float16).astype(np.float32)
-    return Outputs(head.logits(embedding, norm), embedding, norm)
+    return embedding, norm
 
 
 def concatenate(parts: list[Outputs], head: Head) -> Outputs:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tagger.models.head import Outputs, finish, head_from_bytes
+from tagger.models.head import Outputs, finish, head_from_bytes, normalise
 from tagger.models.openvino_convert import BATCH, import_openvino
 from tagger.models.pixels import check_pixels
 
@@ -62,6 +62,13 @@ class OpenvinoModel:
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Outputs:
         """See `Model`."""
+        return finish(self._head, self._features(pixels), model=self._name, precision=self.precision)
+
+    def embeddings(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See `Model`."""
+        return normalise(self._features(pixels), model=self._name, precision=self.precision)[0]
+
+    def _features(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         check_pixels(pixels, self._size_px)
         features = np.empty((len(pixels), self._dim), np.float32)
         starts = range(0, len(pixels), self.batch_size)
@@ -78,7 +85,7 @@ class OpenvinoModel:
             running.append((request, start))
         for request, start in running:
             self._collect(request, start, features)
-        return finish(self._head, features, model=self._name, precision=self.precision)
+        return features
 
     def _collect(self, request: Any, start: int, features: npt.NDArray[np.float32]) -> None:
         request.wait()

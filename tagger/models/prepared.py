@@ -66,6 +66,10 @@ class Model(Protocol):
         """
         ...
 
+    def embeddings(self, pixels: "npt.NDArray[np.uint8]") -> "npt.NDArray[np.float32]":
+        """Return only the embeddings of images, shape (N, D); arguments and errors as for a call."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedModel:

@@ -181,6 +181,10 @@ class TorchModel:
             parts = self._on_device(pixels) if self._on_gpu else self._on_host(pixels)
         return concatenate(parts, self._head)
 
+    def embeddings(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See `Model`."""
+        return self(pixels).embedding
+
     def _on_host(self, pixels: npt.NDArray[np.uint8]) -> list[Outputs]:
         full = np.zeros((self.batch_size, *pixels.shape[1:]), np.uint8)
         parts = []

@@ -12,6 +12,7 @@ from tagger.errors import ImageError, ModelError, QueryError
 from tagger.index.filters import shown
 from tagger.settings import Settings, load_settings
 from tagger.vision import DecodeLimits, Decoder, Facts
+from tagger.vision.decoder import TO_SHOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +97,7 @@ class PictureReader:
                 "not compare"
             )
         self.framing = prepared.framing
-        self._decoder = Decoder([prepared.framing], limits)
+        self._decoder = Decoder([prepared.framing], limits, decode=TO_SHOW)
         self._model: Any = load(
             prepared, prepared.payload(), threads=settings.cpus, compiled=False, batch_size=1
         )
@@ -118,7 +119,7 @@ class PictureReader:
         with self._lock:
             decoded = self._decoder.run(len(files), enumerate(files))
             good = [place for place, facts in enumerate(decoded.facts) if isinstance(facts, Facts)]
-            embedding = self._model(decoded.pixels[0][good]).embedding
+            embedding = self._model.embeddings(decoded.pixels[0][good])
         found: list[npt.NDArray[np.float32] | QueryError] = [_why_not(facts) for facts in decoded.facts]
         for place, vector in zip(good, embedding, strict=True):
             found[place] = vector

@@ -7,21 +7,23 @@ from typing import Final
 
 from tagger.serve.problems import Refused
 
-_STANDING_S: Final = 0.1
-_STRICT_S: Final = 1.0
+_STANDING_S: Final = 1.0
+_WINDOW_S: Final = 1.0
+_MANY: Final = 0.25
 
 
 class Gate:
     """Counts the requests of one kind that are at work. Used on the event loop only.
 
-    A queue that comes and goes is a burst, and is let grow. One that has not been empty for 100 ms is more
-    work than the machine does, and waiting in it helps nobody: then only as many are let in as are worked on,
-    and few more, until nobody had to be refused for a second. (Controlled delay; Nichols and Jacobson, ACM
-    Queue 2012, as in Maurer, Fail at Scale, ACM Queue 2015.)
+    A queue that comes and goes is a burst, and is let grow. One that fills all the room, or that stands for a
+    second, is more work than the machine does, and waiting in it helps nobody: then the gate is strict,
+    and lets only as many in as are worked on, and few more. It stays strict as long as a quarter of those who
+    come have to be refused. (Controlled delay; Nichols and Jacobson, ACM Queue 2012, as in Maurer, Fail at
+    Scale, ACM Queue 2015.)
 
     Args:
         workers: Requests that are worked on at the same time.
-        waiting: Requests that may wait beside them while there is too much work.
+        waiting: Requests that may wait beside them while the gate is strict.
         burst: Requests inside at most.
     """
 
@@ -30,7 +32,8 @@ class Gate:
         self._few = workers + waiting
         self._burst = max(burst, self._few)
         self._queued_since: float | None = None
-        self._strict_until = 0.0
+        self._strict_until: float | None = None
+        self._admitted = self._refused = 0
         self.inside = 0
 
     def require_room(self) -> None:
@@ -42,27 +45,36 @@ class Gate:
         now = time.monotonic()
         if self.inside < self._workers:
             self._queued_since = None
-            return
-        if self._queued_since is None:
+        elif self._queued_since is None:
             self._queued_since = now
-        elif now - self._queued_since > _STANDING_S:
-            self._strict_until = now + _STRICT_S
-        strict = now < self._strict_until
-        if self.inside >= (self._few if strict else self._burst):
-            if strict:
-                self._strict_until = now + _STRICT_S
+        self._watch(now)
+        if self.inside >= (self._burst if self._strict_until is None else self._few):
+            self._refused += 1
             raise Refused(503, "the server is busy; try again in a moment", retry_after_s=1)
 
     def enter(self) -> None:
         """Let one in, or refuse it as `require_room` does."""
         self.require_room()
+        self._admitted += 1
         self.inside += 1
 
     def leave(self) -> None:
         """Let one out."""
         self.inside -= 1
-        if self.inside < self._workers:
-            self._queued_since = None
+
+    def _watch(self, now: float) -> None:
+        """Become strict, or cease to be."""
+        if self._strict_until is None:
+            stands = self._queued_since is not None and now - self._queued_since > _STANDING_S
+            if not stands and self.inside < self._burst:
+                return
+        elif now < self._strict_until:
+            return
+        elif self._refused < _MANY * (self._refused + self._admitted):
+            self._strict_until = self._queued_since = None
+            return
+        self._strict_until = now + _WINDOW_S
+        self._admitted = self._refused = 0
 
 
 class Rate:

@@ -41,7 +41,7 @@ _WANTED: Final = frozenset(
 )
 _LINGER_BYTES: Final = 32 << 20
 _LINGER_S: Final = 2.0
-_WAITING: Final = 3  # beside what is worked on: a handful of callers is never refused
+_WAITING: Final = 3  # of what takes longer
 _UPLOADS: Final = 8  # of the largest size, in memory at once
 _FORM_BYTES: Final = 64 << 10  # a multipart body's own words beside the picture
 _GONE: Final = 499  # as nginx logs a caller who did not wait; nobody receives it
@@ -121,10 +121,10 @@ class Guard:
         self._rate = Rate(self._options.rate_per_s, self._options.burst)
         cpus = served.cpus
         self._gates = {
-            "search": Gate(cpus, waiting=_WAITING, burst=32 * cpus),
+            "search": Gate(cpus, waiting=1, burst=32 * cpus),
             "recommend": Gate(cpus, waiting=_WAITING, burst=16 * cpus),
             "batch": Gate(1, waiting=_WAITING, burst=_WAITING),
-            "picture": Gate(1, waiting=_WAITING, burst=32),
+            "picture": Gate(1, waiting=_WAITING, burst=10),
             "image": Gate(4, waiting=60, burst=64),
             "explain": Gate(1, waiting=3, burst=8),
         }

@@ -16,6 +16,7 @@ import numpy as np
 from tagger.errors import ImageError
 from tagger.storage.reader import ImageReader
 from tagger.vision import DecodeLimits, Decoder, Facts, Framing
+from tagger.vision.decoder import TO_SHOW
 from tagger.vision.framing import place
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class SharedDecoder:
         """
         with self._lock:
             if self._decoder is None:
-                self._decoder = Decoder([self._framing], _LIMITS)
+                self._decoder = Decoder([self._framing], _LIMITS, decode=TO_SHOW)
             decoded = self._decoder.run(1, [(0, data)])
             facts = decoded.facts[0]
             if not isinstance(facts, Facts):

@@ -18,6 +18,9 @@ from tagger.vision.process import Child, ChildDied
 from tagger.vision.ring import Ring
 from tagger.vision.wire import JOB, ChildConfig, parse_reply, pixel_bytes, pixel_views
 
+TO_SHOW: Final = "tagger.vision.decode:decode_to_show"
+"""For who wants pixels alone: see there."""
+
 _RING_BYTES: Final = 16 * 1024**2
 _MAX_IN_FLIGHT: Final = 64
 _LOOK_S: Final = 0.25

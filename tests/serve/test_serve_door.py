@@ -271,46 +271,63 @@ def test_key_files(tmp_path):
         read_keys(file)
 
 
-def test_a_gate_lets_bursts_grow_and_standing_queues_not(monkeypatch):
-    now = [0.0]
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    gate = Gate(2, waiting=1, burst=10)
+    return now
 
-    def enter(n):
-        for _ in range(n):
+
+def admitted(gate, n):
+    """Let as many of `n` in as may, and tell how many that are."""
+    before = gate.inside
+    for _ in range(n):
+        with contextlib.suppress(Refused):
             gate.enter()
+    return gate.inside - before
 
-    def is_full():
-        with pytest.raises(Refused, match="busy"):
-            gate.enter()
-        return True
 
-    def empty():
-        for _ in range(gate.inside):
-            gate.leave()
-
-    enter(10)  # a burst
-    assert is_full()
-    for _ in range(7):
+def empty(gate):
+    for _ in range(gate.inside):
         gate.leave()
-    now[0] = 0.2  # 3 are still inside: the queue has stood for 200 ms
-    assert is_full()
-    empty()
-    enter(3)  # and though it was empty for a moment, no more are let in
-    assert is_full()
-    empty()
-    now[0] = 1.1
-    enter(3)
-    assert is_full()
-    empty()
-    now[0] = 2.2  # nobody had to be refused for a second
-    enter(10)
-    assert is_full()
 
 
-def test_a_rate_is_refilled(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+def test_a_gate_lets_bursts_grow_until_they_fill_it(clock):
+    gate = Gate(2, waiting=1, burst=10)
+    assert admitted(gate, 9) == 9
+    empty(gate)
+    assert admitted(gate, 15) == 10
+    with pytest.raises(Refused, match="busy") as refused:
+        gate.enter()
+    assert (refused.value.status, refused.value.retry_after_s) == (503, 1)
+    empty(gate)
+    assert admitted(gate, 10) == 3  # strict from then on, though it was empty for a moment
+    for _ in range(5):  # most of those who come are refused: it stays strict
+        clock[0] += 1.1
+        empty(gate)
+        assert admitted(gate, 12) == 3
+    clock[0] += 1.1
+    empty(gate)
+    for _ in range(20):
+        assert admitted(gate, 3) == 3
+        empty(gate)
+    clock[0] += 1.1  # nobody had to be refused for a second
+    assert admitted(gate, 12) == 10
+
+
+def test_a_queue_that_stands_makes_a_gate_strict(clock):
+    gate = Gate(1, waiting=1, burst=10)
+    assert admitted(gate, 4) == 4
+    for _ in range(11):
+        clock[0] += 0.1
+        gate.leave()
+        gate.inside += 1
+    assert admitted(gate, 4) == 0
+    empty(gate)
+    assert admitted(gate, 4) == 2
+
+
+def test_a_rate_is_refilled(clock):
     rate = Rate(10, burst=3)
     for _ in range(3):
         rate.take(b"a")
@@ -318,7 +335,7 @@ def test_a_rate_is_refilled(monkeypatch):
         rate.take(b"a")
     assert refused.value.status == 429
     rate.take(b"b")
-    now[0] = 0.1
+    clock[0] += 0.11
     rate.take(b"a")
     with pytest.raises(Refused):
         rate.take(b"a")
