@@ -1,6 +1,5 @@
 """Bytes of one image file to a model's pixels and facts, or to the reason why not."""
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,7 +11,7 @@ from tagger.vision.picture import Color, DecodeLimits, Facts, Picture
 from tagger.vision.raster import decode_raster
 from tagger.vision.sniff import sniff
 
-_NOT_MEASURED: Final[tuple[list[Color], float, float, str]] = ([], math.nan, math.nan, "")
+_NOT_MEASURED: Final[tuple[list[Color], float, float, str]] = ([], 0.0, 0.0, "0" * 16)
 
 
 def decode(data: bytes | memoryview, framings: Sequence[Framing], limits: DecodeLimits) -> Picture:
@@ -40,8 +39,7 @@ def decode(data: bytes | memoryview, framings: Sequence[Framing], limits: Decode
 def decode_to_show(data: bytes | memoryview, framings: Sequence[Framing], limits: DecodeLimits) -> Picture:
     """Do as `decode` does, but measure nothing: a third of the time, for who wants the pixels alone.
 
-    Of the facts, width, height and format are true; there are no colours and no hash, and what is a number is
-    NaN.
+    Of the facts only width, height and format are true: there are no colours, and the rest is zeros.
     """
     return _decoded(data, framings, limits, measured=False)
 

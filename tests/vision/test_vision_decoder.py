@@ -14,6 +14,7 @@ import pytest
 from tagger.errors import ImageError
 from tagger.vision import DecodedChunk, DecodeLimits, Decoder, Facts, Framing
 from tagger.vision.decode import decode
+from tagger.vision.decoder import TO_SHOW
 
 CROP = Framing(224, 256)
 SMALL = Framing(32, 32, "letterbox", "bilinear")
@@ -353,3 +354,19 @@ def test_with_blocked_signals_and_no_terminal(children: str):
         start_new_session=True,
     )
     assert json.loads(done.stdout) == ["tagged", "timeout", "crash", "tagged"]
+
+
+def test_who_wants_pixels_alone_gets_the_same_ones(photo_bytes):
+    framing = Framing(size_px=224, resize_px=256)
+    data = photo_bytes["chelsea"]
+    with (
+        Decoder([framing], DecodeLimits()) as whole,
+        Decoder([framing], DecodeLimits(), decode=TO_SHOW) as fast,
+    ):
+        one, other = whole.run(1, [(0, data)]), fast.run(1, [(0, data)])
+        assert np.array_equal(one.pixels[0], other.pixels[0])
+        assert other.facts[0].colors == []
+        assert (other.facts[0].width_px, other.facts[0].format) == (
+            one.facts[0].width_px,
+            one.facts[0].format,
+        )
