@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 
 from tagger.errors import QueryError
+from tagger.scheduling import give_way
 from tagger.search.picture import PictureReader
 from tagger.vision import DecodeLimits
 
@@ -68,6 +69,7 @@ class PictureQueue:
         self._reader.close()
 
     def _work(self) -> None:
+        give_way()
         while (first := self._waiting.get()) is not None:
             taken = [first]
             ended = False

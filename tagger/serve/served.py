@@ -15,6 +15,7 @@ from tagger.errors import IndexUnusable, TaggerError
 from tagger.index import Index
 from tagger.index.manifest import read_pointer
 from tagger.index.words import CATEGORY, TAG
+from tagger.scheduling import give_way
 from tagger.serve.explain import Explainer
 from tagger.serve.images import Renderer
 from tagger.serve.pictures import PictureQueue
@@ -117,6 +118,11 @@ class Loaded:
         return facts["uri"] or image_id, facts["etag"]
 
 
+def _pool(threads: int, name: str) -> ThreadPoolExecutor:
+    """Return threads for work that the event loop must not wait for."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=give_way)
+
+
 def _one(slot: int) -> Any:
     import numpy as np
 
@@ -163,9 +169,9 @@ class Served:
         self.options = options
         self.metrics = metrics
         self.cpus = settings.cpus
-        self.workers = ThreadPoolExecutor(settings.cpus, thread_name_prefix="tagger-search")
-        self.background = ThreadPoolExecutor(_BACKGROUND_THREADS, thread_name_prefix="tagger-images")
-        self.heavy = ThreadPoolExecutor(1, thread_name_prefix="tagger-heavy")
+        self.workers = _pool(settings.cpus, "tagger-search")
+        self.background = _pool(_BACKGROUND_THREADS, "tagger-images")
+        self.heavy = _pool(1, "tagger-heavy")
         self.draining = False
         self.failed: TaggerError | None = None
         self._loaded: Loaded | None = None
