@@ -46,8 +46,8 @@ def take_long_turns() -> bool:
 def give_way() -> None:
     """Let the process's other threads go first on a core that this one shares with them; Linux only.
 
-    An event loop that wakes then need not wait for the slice of a thread that computes: with one core, half of
-    the refusals at four times the promised load came within 0.5 ms instead of 0.9.
+    An event loop that wakes then need not wait for the slice of a thread that computes: with one core, half
+    of the refusals at four times the promised load came within 0.5 ms instead of 0.9.
     """
     with contextlib.suppress(AttributeError, OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _YIELDING)
