@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -37,7 +38,8 @@ class AccessLog:
 
     def close(self) -> None:
         """Write what waits, for a second at most."""
-        self._waiting.put(None)
+        with contextlib.suppress(queue.Full):  # nobody reads: then nobody misses the last lines
+            self._waiting.put_nowait(None)
         self._thread.join(1.0)
 
     def _work(self) -> None:
@@ -53,10 +55,8 @@ class AccessLog:
             if self._dropped:
                 lines.append(orjson.dumps({"dropped_lines": self._dropped}))
                 self._dropped = 0
-            try:
+            with contextlib.suppress(OSError, ValueError):  # the reader is gone: go on, so that nothing waits
                 self._stream.write(b"\n".join(lines) + b"\n")
                 self._stream.flush()
-            except (OSError, ValueError):
-                return
             if ended:
                 return

@@ -68,6 +68,8 @@ def _problem(make: Callable[[Any], Refused]) -> Callable[[Request, Exception], A
         response = Response(refused.body(request.scope[REQUEST_ID]), refused.status)
         for name, value in refused.headers():
             response.headers[name.decode()] = value.decode()
+        if isinstance(error, HTTPException) and error.headers:
+            response.headers.update(error.headers)  # Allow, of a method that is not taken
         return response
 
     return handle

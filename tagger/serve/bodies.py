@@ -71,7 +71,7 @@ class SearchBody(_Asked):
     image_id: Id | Annotated[list[Id], Field(min_length=1, max_length=MOST_IMAGES)] | None = Field(
         None, description="An image of the collection, or several, of which the mean is taken."
     )
-    embedding: Annotated[list[float], Field(max_length=_MOST_DIM)] | None = Field(
+    embedding: Annotated[list[float], Field(max_length=_MOST_DIM, fail_fast=True)] | None = Field(
         None, description="A vector that the collection's model made."
     )
     model_id: Annotated[str, StringConstraints(max_length=200)] | None = Field(
@@ -111,7 +111,7 @@ class BatchBody(_Asked):
         }
     )
 
-    queries: list[SearchBody] = Field(min_length=1, max_length=MOST_BATCH)
+    queries: list[SearchBody] = Field(min_length=1, max_length=MOST_BATCH, fail_fast=True)
 
 
 class RecommendBody(_Asked):
@@ -208,7 +208,7 @@ class CollectionBody(BaseModel):
     tags: int = Field(description="Different tags and categories.")
     index_version: str
     index_kind: str
-    recall_at_10: float | None = Field(description="Measured when the index was built; null if it is exact.")
+    recall_at_10: float | None = Field(description="Measured when the index was built; 1 if it is exact.")
     indexed_at: str
     age_s: float
     behind: str | None = Field(description="What the index does not show yet, if it is older than the table.")

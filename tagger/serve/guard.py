@@ -43,6 +43,8 @@ _LINGER_BYTES: Final = 32 << 20
 _LINGER_S: Final = 2.0
 _WAITING: Final = 3  # of what takes longer
 _UPLOADS: Final = 8  # of the largest size, in memory at once
+_SMALL_BYTES: Final = 64 << 10
+_TAKES_BODY: Final = frozenset({"search", "picture", "batch", "recommend"})
 _FORM_BYTES: Final = 64 << 10  # a multipart body's own words beside the picture
 _GONE: Final = 499  # as nginx logs a caller who did not wait; nobody receives it
 
@@ -118,7 +120,7 @@ class Guard:
         self._metrics = served.metrics
         self._access = log
         self._keys = self._options.key_digests()
-        self._rate = Rate(self._options.rate_per_s, self._options.burst)
+        self._rate = Rate(self._options.rate_per_s, self._options.most_at_once)
         cpus = served.cpus
         self._gates = {
             "search": Gate(cpus, waiting=1, burst=32 * cpus),
@@ -163,7 +165,7 @@ class Guard:
             most = self._most_bytes(request)
             if name is not None:
                 self._gates[name].require_room()  # before a large body is read for nothing
-            if request.scope["method"] in {"POST", "PUT", "PATCH"}:
+            if name in _TAKES_BODY and request.scope["method"] == "POST":
                 reserved = self._reserve(request, most)
                 with self._metrics.stage("upload"):
                     body = await self._read(receive, most)
@@ -197,6 +199,8 @@ class Guard:
             Refused: 400, 401, 403 or 429.
         """
         headers = request.headers
+        if request.doubled:
+            raise Refused(400, f"there must be one {request.doubled.decode()} header")
         if self._options.is_loopback:
             self._require_own_host(headers, request.scope["method"])
         if not request.endpoint.is_open and self._keys:
@@ -213,8 +217,6 @@ class Guard:
         A name that leads to 127.0.0.1 makes a foreign page of the same origin (DNS rebinding), and a form or
         fetch of a foreign page may post without reading the answer.
         """
-        if headers.get(b"host", b"") == b"\0":
-            raise Refused(400, "there must be one Host header")
         host = _host_name(headers.get(b"host", b"").decode("latin-1"))
         if host not in self._hosts:
             raise Refused(403, "this server answers to localhost alone; name other hosts with --allowed-host")
@@ -241,7 +243,8 @@ class Guard:
     def _most_bytes(self, request: _Request) -> int:
         if request.endpoint is _PICTURE:
             return self._options.max_picture_bytes + _FORM_BYTES
-        return self._options.max_json_bytes if request.endpoint.gate else _FORM_BYTES
+        batch = request.endpoint.gate == "batch"
+        return self._options.max_batch_bytes if batch else self._options.max_json_bytes
 
     def _reserve(self, request: _Request, most: int) -> int:
         """Set memory aside for a body.
@@ -260,6 +263,8 @@ class Guard:
             length = int(text)
             if length > most:
                 raise _too_large(most)
+        if length <= _SMALL_BYTES:
+            return 0  # a question is not refused because pictures take the room
         if self._uploading + length > _UPLOADS * self._options.max_picture_bytes:
             raise Refused(
                 503, "the server is busy with other uploads; try again in a moment", retry_after_s=1
@@ -311,6 +316,7 @@ class _Request:
         "_served",
         "bytes",
         "caller",
+        "doubled",
         "endpoint",
         "headers",
         "id",
@@ -328,13 +334,17 @@ class _Request:
         self.status = 0
         self.bytes = 0
         self.caller = b"-"
+        self.doubled = b""
         self.headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             if name in _WANTED:
-                self.headers[name] = b"\0" if name == b"host" and name in self.headers else value
+                if name in self.headers:
+                    self.doubled = name
+                self.headers[name] = value
         path = scope["path"]
         self.endpoint = ENDPOINTS.get(path) or (_WEB if path.startswith(WEB_PREFIX) else _OTHER)
-        if self.endpoint.name == "search" and self.headers.get(b"content-type", b"")[:10] == b"multipart/":
+        media_type = self.headers.get(b"content-type", b"").lower()
+        if self.endpoint.name == "search" and media_type.startswith(b"multipart/"):
             self.endpoint = _PICTURE
 
     async def send(self, message: Message) -> None:

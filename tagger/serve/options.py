@@ -28,8 +28,9 @@ class ServeOptions:
             machine alone: that of a proxy in front of it.
         rate_per_s: Requests a second that one key, or without keys one address, may make over time. An
             application's own traffic should stay below; raise it for a large one.
-        burst: Requests that may come at once.
-        max_json_bytes: Largest JSON body: 100 queries with embeddings of 4,096 numbers fit.
+        burst: Requests that may come at once; None for those of two seconds, at least 20.
+        max_json_bytes: Largest JSON body: an embedding of 16,384 numbers fits.
+        max_batch_bytes: Largest JSON body of a batch: 100 embeddings of 4,096 numbers fit.
         max_picture_bytes: Largest picture to search for.
         max_pixels: Most pixels of such a picture; decoding takes 3 bytes for each.
         upload_s: Time in which a request's body must have come, in seconds. Raise it for slow links.
@@ -46,8 +47,9 @@ class ServeOptions:
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     allowed_hosts: tuple[str, ...] = ()
     rate_per_s: float = 1000.0
-    burst: int = 2000
-    max_json_bytes: int = 8 << 20
+    burst: int | None = None
+    max_json_bytes: int = 1 << 20
+    max_batch_bytes: int = 8 << 20
     max_picture_bytes: int = 20 << 20
     max_pixels: int = 60_000_000
     upload_s: float = 20.0
@@ -74,6 +76,11 @@ class ServeOptions:
                 f"--host {self.host} can be reached by others: set an API key in TAGGER_API_KEY or "
                 "--api-key-file"
             )
+
+    @property
+    def most_at_once(self) -> int:
+        """Requests of one caller that may come at once."""
+        return max(20, round(2 * self.rate_per_s)) if self.burst is None else self.burst
 
     @property
     def is_loopback(self) -> bool:

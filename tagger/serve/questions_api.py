@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -41,6 +42,8 @@ router = APIRouter()
 Body = TypeVar("Body", bound=BaseModel)
 
 _MOST_FIELDS = 10
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_LARGE_BYTES = 64 << 10
 _MOST_FIELD_BYTES = 64 << 10
 
 
@@ -161,7 +164,10 @@ async def _json(request: Request, model: type[Body]) -> Body:
     media_type = _media_type(request)
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise Refused(415, "send JSON, with `Content-Type: application/json`")
-    return _checked(model, await request.body())
+    data = await request.body()
+    if len(data) <= _LARGE_BYTES:
+        return _checked(model, data)
+    return await off_the_loop(served_by(request).background, lambda: _checked(model, data))
 
 
 def _checked(model: type[Body], data: bytes) -> Body:
@@ -213,7 +219,7 @@ def _from_words(given: dict[str, str]) -> SearchBody:
     parsed: dict[str, Any] = dict(given)
     for name in ("k", "offset"):
         if name in parsed:
-            if not parsed[name].strip().lstrip("-").isdecimal() or len(parsed[name]) > 20:
+            if not _WHOLE.fullmatch(parsed[name].strip()):
                 raise Refused(422, f"{name}: must be a whole number")
             parsed[name] = int(parsed[name])
     if "fold" in parsed:
@@ -221,7 +227,7 @@ def _from_words(given: dict[str, str]) -> SearchBody:
             raise Refused(422, "fold: must be true or false")
         parsed["fold"] = parsed["fold"].lower() in {"true", "1"}
     if "filter" in parsed:
-        parsed["filter"] = _checked(FilterBody, parsed["filter"].encode())
+        parsed["filter"] = _checked(FilterBody, parsed["filter"].encode("utf-8", "surrogatepass"))
     unknown = set(parsed) - {"k", "offset", "fold", "filter", "tag"}
     if unknown:
         raise Refused(

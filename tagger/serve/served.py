@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tagger.serve")
 
+_TABLE_S: Final = 30.0  # how often it is looked whether the table has become newer than the index
 _BACKGROUND_THREADS: Final = 8  # which mostly wait for storage
 _WARM_UP: Final = 3  # queries, so that the first caller does not pay for reading pages and starting threads
 
@@ -65,8 +67,8 @@ class Loaded:
             index.ranking(index.vectors.take(_one(slot))).first(10)
         return cls(collection, index, pointer, _completions(index), time.time())
 
-    def about(self) -> dict[str, Any]:
-        """Return what GET /v1/collection says of it."""
+    def about(self, table_version: int) -> dict[str, Any]:
+        """Return what GET /v1/collection says of it, when the table is at this version."""
         manifest = self.index.manifest
         created = datetime.fromisoformat(manifest.created_at)
         created = created if created.tzinfo else created.replace(tzinfo=UTC)
@@ -82,7 +84,7 @@ class Loaded:
             "recall_at_10": manifest.recall_at_10,
             "indexed_at": created.isoformat(),
             "age_s": round(max(0.0, time.time() - created.timestamp()), 3),
-            "behind": manifest.behind(self.collection.table.version),
+            "behind": manifest.behind(table_version),
         }
 
     def image(self, image_id: str) -> dict[str, Any]:
@@ -175,6 +177,8 @@ class Served:
         self.draining = False
         self.failed: TaggerError | None = None
         self._loaded: Loaded | None = None
+        self.table_version = 0
+        self._looked_at = time.monotonic()
         self._pictures: PictureQueue | None = None
         self._refused: object = None
         self._stopped = threading.Event()
@@ -255,6 +259,7 @@ class Served:
 
     def _serve(self, loaded: Loaded) -> None:
         self._loaded = loaded
+        self.table_version = loaded.collection.table.version
         self.metrics.images.set(loaded.index.count)
         self.metrics.loaded_at.set(loaded.at)
         _log.info("serving version %s, %d images", loaded.index.manifest.version, loaded.index.count)
@@ -262,10 +267,15 @@ class Served:
     def _watch(self) -> None:
         while not self._stopped.wait(self.options.reload_s):
             self.look_for_newer()
+            if time.monotonic() - self._looked_at > _TABLE_S:
+                self._looked_at = time.monotonic()
+                with contextlib.suppress(TaggerError):  # told when it is of consequence
+                    self.table_version = Collection.open(self._uri, self._storage).table.version
 
     def look_for_newer(self) -> None:
         """Serve the newest version, if it is another one and can be used; else go on with this one."""
         assert self._loaded is not None
+        pointer: object = None
         try:
             pointer = read_pointer(self._loaded.collection.store)
             if pointer is None or pointer in (self._loaded.pointer, self._refused):

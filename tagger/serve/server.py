@@ -40,6 +40,8 @@ _SPARE_FILES: Final = 256
 _BACKLOG: Final = 2048
 _SLACK_S: Final = 30.0
 _GRACE_S: Final = 1.0
+_MOST_HEAD_BYTES: Final = 80 << 10  # an image_id of 4,096 characters, percent-encoded, takes 48 KB
+_MOST_HEADERS: Final = 100
 _MALFORMED: Final = Refused(400, "the request is malformed, or its address or headers are too long")
 
 
@@ -177,6 +179,7 @@ class _Room:
         self.most = most
         self.open = 0
         self.idle: dict[Any, None] = {}
+        self.sending: dict[Any, None] = {}
 
 
 def _protocol(served: Served) -> type[HttpToolsProtocol]:
@@ -191,6 +194,7 @@ def _protocol(served: Served) -> type[HttpToolsProtocol]:
 
         _timer: asyncio.TimerHandle | None = None
         _made_at = 0.0
+        _unparsed = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             """Let it in; when the room is full, whoever has been idle for longest goes."""
@@ -199,30 +203,64 @@ def _protocol(served: Served) -> type[HttpToolsProtocol]:
             room.open += 1
             served.metrics.connections.set(room.open)
             if room.open > room.most:
-                oldest = next(iter(room.idle), self)
+                oldest = next(iter(room.idle), None) or next(iter(room.sending), self)
                 room.idle.pop(oldest, None)
+                room.sending.pop(oldest, None)
                 oldest.transport.abort()
             self._rest()
+
+        def data_received(self, data: bytes) -> None:
+            """Take bytes in; end a connection that sends headers, or an address, without end."""
+            self._unparsed += len(data)
+            super().data_received(data)
+            if self._unparsed > _MOST_HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("")
+
+        def on_message_begin(self) -> None:
+            """Begin to count its headers."""
+            self._unparsed = 0
+            super().on_message_begin()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            """Take a header in, or one behind a body in chunks."""
+            if len(self.headers) >= _MOST_HEADERS:
+                raise ValueError("too many headers")  # which the parser reports as malformed
+            super().on_header(name, value)
+
+        def on_body(self, body: bytes) -> None:
+            """Take a part of a body in; how much it may be is the guard's to say."""
+            self._unparsed = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            """Note that all of a request is here."""
+            self._unparsed = 0
+            room.sending.pop(self, None)
+            super().on_message_complete()
 
         def connection_lost(self, exc: Exception | None) -> None:
             """Forget it."""
             room.open -= 1
             served.metrics.connections.set(room.open)
             room.idle.pop(self, None)
+            room.sending.pop(self, None)
             self._set_timer(None)
             super().connection_lost(exc)
 
         def on_headers_complete(self) -> None:
             """Begin a request."""
+            self._unparsed = 0
             room.idle.pop(self, None)
+            room.sending[self] = None
             self._set_timer(options.upload_s + options.request_s + _SLACK_S)
             super().on_headers_complete()
 
         def on_response_complete(self) -> None:
             """Wait for the next request."""
+            goes_on = bool(self.pipeline)  # which super() takes the next request from
             super().on_response_complete()
             self._unset_keepalive_if_required()
-            if not self.transport.is_closing() and not self.pipeline:
+            if not self.transport.is_closing() and not goes_on:
                 self._rest()
 
         def shutdown(self) -> None:

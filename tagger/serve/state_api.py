@@ -60,7 +60,7 @@ async def collection(request: Request) -> Response:
     explains = await off_the_loop(served.background, lambda: served.explainer.explains(loaded))
     return json_answer(
         {
-            **loaded.about(),
+            **loaded.about(served.table_version),
             "colors": list(COLOR_NAMES),
             "explains": explains,
             "max_k": MOST_K,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import resource
 import socket
@@ -17,6 +18,7 @@ from test_serve_api import problem
 
 from tagger.errors import UsageError
 from tagger.serve import ServeOptions, read_keys
+from tagger.serve.access_log import AccessLog
 from tagger.serve.gates import Gate, Rate
 from tagger.serve.problems import Refused
 
@@ -51,7 +53,7 @@ def test_a_key_is_asked_for_and_told_to_nobody(locked):
 
 
 def test_the_rate_of_a_key_is_bounded(locked):
-    """50 a second, and as many as the burst of 2,000 at once."""
+    """50 a second, and those of two seconds at once."""
     refused = None
     with locked.client(headers={"authorization": f"Bearer {KEY}"}) as client:
         for _ in range(4000):
@@ -241,6 +243,92 @@ def test_malformed_requests_are_ended(served, client):
             with contextlib.suppress(ConnectionError):
                 assert raw.recv(100)[:12] in (b"", b"HTTP/1.1 400")
     assert client.get("/healthz").status_code == 200
+
+
+def flood(port, head, part, most=64 * MB):
+    """Send the same bytes without end; return the beginning of what came back."""
+    sent = 0
+    with socket.create_connection(("127.0.0.1", port)) as raw:
+        raw.settimeout(20)
+        with contextlib.suppress(OSError):
+            raw.sendall(head)
+            while sent < most:
+                raw.sendall(part)
+                sent += len(part)
+        assert sent < most, "all of it was taken"
+        with contextlib.suppress(OSError):
+            return raw.recv(100)
+    return b""
+
+
+def test_headers_without_end_are_refused(served, client):
+    before = served.memory_bytes()
+    begin = b"GET /v1/tags HTTP/1.1\r\nHost: localhost\r\n"
+    chunked = (
+        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    )
+    for head, part in (
+        (begin, b"X: a\r\n" * 10_000),
+        (begin + b"X: ", b"a" * 65_536),
+        (b"GET /", b"a" * 65_536),
+        (chunked, b"X: a\r\n" * 10_000),
+        (chunked + b"X: ", b"a" * 65_536),
+    ):
+        assert flood(served.port, head, part)[:12] in (b"HTTP/1.1 400", b"")
+    assert served.memory_bytes() - before < 32 * MB
+    assert client.get("/v1/tags", headers={"x-long": "a" * 20_000}).status_code == 200
+
+
+def test_bodies_that_nobody_wants_are_not_waited_for(impatient):
+    stalled = []
+    try:
+        for _ in range(60):  # of 50 connections
+            raw = socket.create_connection(("127.0.0.1", impatient.port))
+            raw.sendall(b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
+            stalled.append(raw)
+        with impatient.client() as client:
+            assert client.get("/healthz").status_code == 200
+            assert client.post("/v1/search", json={"tag": "cat"}).status_code == 200
+            refused = client.post("/healthz", content=b"words")
+            assert "another method" in problem(refused, 405)
+            assert refused.headers["allow"] == "GET"
+    finally:
+        for raw in stalled:
+            raw.close()
+
+
+def test_odd_forms_are_wrong_and_no_fault(client):
+    for words in ({"k": "--5"}, {"offset": "--1"}, {"k": "9" * 30}, {"filter": "{bad"}):
+        answer = client.post("/v1/search", files={"file": ("x.jpg", b"x")}, data=words)
+        assert answer.status_code in (400, 422), words
+    body = (
+        b'--XX\r\nContent-Disposition: form-data; name="filter"\r\n\r\n{"tags_any":["\\ud800"]}\r\n--XX--\r\n'
+    )
+    kind = "ultipart/form-data; boundary=XX"
+    for media_type in (f"m{kind}; charset=unicode_escape", f"M{kind}"):
+        answer = client.post("/v1/search", content=body, headers={"content-type": media_type})
+        assert answer.status_code in (400, 422)
+
+
+def test_wrong_bodies_by_the_thousand_hold_nobody_up(served, client):
+    before = served.memory_bytes()
+    one = b'{"embedding":[' + b",".join([b"[]"] * 16_000) + b"]}"
+    many = b'{"queries":[' + b",".join([one] * 80) + b"]}"
+    answer = client.post("/v1/search/batch", content=many, headers={"content-type": "application/json"})
+    problem(answer, 422)
+    assert served.memory_bytes() - before < 128 * MB
+
+
+def test_an_access_log_that_nobody_reads_holds_nobody_up():
+    class Stuck(io.BytesIO):
+        def write(self, _data):
+            raise BrokenPipeError
+
+    log = AccessLog(Stuck())
+    for n in range(30_000):
+        log.write({"n": n})
+    log.close()
 
 
 # ---- what needs no server ---------------------------------------------------------------------------------

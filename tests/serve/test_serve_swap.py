@@ -162,6 +162,8 @@ def test_a_version_that_cannot_be_served_is_not(tmp_path):
         pointer = (place / CURRENT_NAME).read_bytes()
         (place / CURRENT_NAME).write_bytes(pointer.replace(before.encode(), b"20990101T000000Z-00000000"))
         wait_for("the refusal", lambda: 'outcome="failed"' in client.get("/metrics").text, timeout=20)
+        (place / CURRENT_NAME).write_bytes(b"garbage")
+        wait_for("both", lambda: server.log.count("cannot be served") >= 2, timeout=20)
         assert client.get("/readyz").status_code == 200
         assert client.post("/v1/search", json={"tag": "animal"}).json()["index_version"] == before
         (place / CURRENT_NAME).write_bytes(pointer)
