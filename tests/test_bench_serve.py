@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,6 +14,12 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # bench/ is a folder of the repository, not a part of the package
 
 from bench import http_load, serve  # noqa: E402
+
+
+def run_load(*args, **options):
+    """Run it in a thread: the browser of other tests leaves an event loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(http_load.run, *args, **options).result()
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def answering():
 def test_every_request_is_sent_and_counted_once(answering):
     port, bodies = answering
     requests = [http_load.request("/v1/search", b'{"tag": "%d"}' % n) for n in range(60)]
-    load = http_load.run(port, requests, per_s=300, seconds=0.2)
+    load = run_load(port, requests, per_s=300, seconds=0.2)
     assert load.sent == load.count(200) + load.count(503) == 60
     assert load.count(503) == 20
     assert sorted(bodies) == sorted(b'{"tag": "%d"}' % n for n in range(60))
@@ -60,14 +67,14 @@ def test_every_request_is_sent_and_counted_once(answering):
 
 def test_a_server_that_is_gone_is_counted_as_failed(answering):
     port, _ = answering
-    load = http_load.run(1, [http_load.request("/", b"")], per_s=100, seconds=0.1)
+    load = run_load(1, [http_load.request("/", b"")], per_s=100, seconds=0.1)
     assert load.to_json()["failed"] == load.sent == 10
     assert port
 
 
 def test_an_upload_is_a_form(answering):
     port, bodies = answering
-    http_load.run(port, [http_load.upload("/v1/search", b"JPEG", k="3")], per_s=100, seconds=0.01)
+    run_load(port, [http_load.upload("/v1/search", b"JPEG", k="3")], per_s=100, seconds=0.01)
     assert b'name="k"\r\n\r\n3\r\n' in bodies[0]
     assert b'name="file"; filename="q.jpg"\r\nContent-Type: image/jpeg\r\n\r\nJPEG\r\n--' in bodies[0]
 
