@@ -71,6 +71,7 @@ def _wait_for_node(gcs_address: str, node_id: str) -> None:
 @contextlib.contextmanager
 def lean_data() -> Iterator[None]:
     """Have Ray Data run without its three service actors, while the cluster is one node of a fixed size."""
+    import ray.data  # noqa: F401 - whole, before a part of it: parts import each other in a circle
     from ray.data._internal import stats
     from ray.data._internal.execution import streaming_executor
     from ray.data._internal.execution.operators import actor_pool_map_operator as pool

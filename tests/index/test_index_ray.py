@@ -34,9 +34,10 @@ def on_ray(collection):
         [sys.executable, "-c", ON_RAY, collection.uri],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         timeout=200,
     )
+    assert done.returncode == 0, done.stderr
     return Indexed(**json.loads(done.stdout.splitlines()[-1]))
 
 
