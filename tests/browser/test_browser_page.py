@@ -514,6 +514,8 @@ def test_links_and_history(visit: Opener, image_id: Callable[[str], str]):
 
 
 def test_arrows_move_among_the_pictures(visit: Opener):
+    from playwright.sync_api import expect
+
     page = visit("#tag=animal").page
     _cards(page)
     links = page.locator(".frame > .box")
@@ -531,6 +533,8 @@ def test_arrows_move_among_the_pictures(visit: Opener):
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowLeft")
     assert page.evaluate(at) == 0
+    page.keyboard.press("End")  # which comes so near to the end that the next page is loaded
+    expect(page.locator("#more")).to_contain_text("These are all.")
     page.keyboard.press("End")
     assert page.evaluate(at) == links.count() - 1
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
