@@ -29,6 +29,7 @@ from bench.index_peers.process import EngineProcess
 from bench.index_peers.worker import Job, K
 from bench.memory import Watch
 from bench.peer_runs import ENVIRONMENT, make_environment
+from bench.report import medians
 from tagger.collection import new_run_id
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from tagger.engine.targets import Target
 
 ROOT: Final = Path(__file__).parent.parent
-RESULTS: Final = Path(__file__).parent / "results"
 DOCS: Final = ROOT / "docs" / "benchmarks.md"
 
 IMAGES_SEED, QUERIES_SEED, CHANGES_SEED = 1, 2, 3
@@ -113,14 +113,14 @@ def main() -> int:
             results["large"] = measure_large(data, real)
     results["targets"] = report.as_json(index_report.targets(results))
     text = index_report.render(results)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"index-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"\n{text}\n\nwritten to {path}")
-    if a.write_docs:
-        page = DOCS.read_text(encoding="utf-8")
-        page = report.replace_block(page, text, begin=index_report.BEGIN, end=index_report.END)
-        DOCS.write_text(page, encoding="utf-8")
+    report.publish(
+        "index",
+        results,
+        text,
+        page=DOCS if a.write_docs else None,
+        begin=index_report.BEGIN,
+        end=index_report.END,
+    )
     errors = results.get("small", {}).get("errors", [])
     for error in errors:
         print(f"FAILED: {error}", file=sys.stderr)
@@ -289,11 +289,6 @@ class Runner:
             "recall": self.recall,
             "threads": {str(n): medians(turns) for n, turns in self.rounds.items()},
         }
-
-
-def medians(turns: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the median of each number over turns."""
-    return {name: float(np.median([turn[name] for turn in turns])) for name in turns[0]}
 
 
 def take_turns(

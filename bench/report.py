@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import statistics
+import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.peer_runs import PEERS
@@ -10,6 +14,7 @@ from bench.peer_runs import PEERS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+RESULTS = Path(__file__).parent / "results"
 BEGIN = "<!-- bench: begin, written by `make bench ARGS=--write-docs` -->"
 END = "<!-- bench: end -->"
 PEER_FACTORS = {"ray_data_images": 8.0, "daft_images": 4.5, "torch_dataloader": 8.0}
@@ -151,6 +156,37 @@ def replace_block(text: str, block: str, *, begin: str = BEGIN, end: str = END) 
         raise ValueError(f"the text must hold {begin!r} and then {end!r}, each once")
     before, _, rest = text.partition(begin)
     return f"{before}{begin}\n\n{block}\n\n{end}{rest.partition(end)[2]}"
+
+
+def publish(
+    name: str, results: dict[str, Any], text: str, *, page: Path | None, begin: str, end: str
+) -> None:
+    """Write results as JSON to bench/results/, print their text, and put it between its markers in a page.
+
+    Args:
+        name: Of the bench; the file is named by it and the time.
+        results: Everything that was measured.
+        text: The same as Markdown.
+        page: None leaves the docs as they are.
+        begin: Marker before the text.
+        end: Marker behind it.
+    """
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"\n{text}\n\nwritten to {path}")
+    if page is not None:
+        old = page.read_text(encoding="utf-8")
+        page.write_text(replace_block(old, text, begin=begin, end=end), encoding="utf-8")
+
+
+def medians(turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the median of each number over turns; of those that have one, and None where none has."""
+    found = {}
+    for name in turns[0]:
+        values = [turn[name] for turn in turns if turn[name] is not None]
+        found[name] = float(statistics.median(values)) if values else None
+    return found
 
 
 def _heading(results: dict[str, Any]) -> str:

@@ -30,17 +30,16 @@ import numpy as np
 from bench import http_load, lookalike, machine, report
 from bench.index import forget
 from bench.memory import family
-from bench.report import Target, markdown_table, targets_table
+from bench.report import Target, markdown_table, medians, targets_table
 from tagger.index import index
 from tagger.testing import make_photos
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from bench.http_load import Load
 
 ROOT: Final = Path(__file__).parent.parent
-RESULTS: Final = Path(__file__).parent / "results"
 DOCS: Final = ROOT / "docs" / "benchmarks.md"
 BEGIN: Final = "<!-- serve: begin, written by `python -m bench.serve --write-docs` -->"
 END: Final = "<!-- serve: end -->"
@@ -119,9 +118,8 @@ def served(collection: Path, core: int | None = _CORE_OF_SERVER) -> Iterator[Ser
         server.stop()
 
 
-def questions(collection: Path, images: int, seed: int = 5) -> dict[str, list[bytes]]:
+def questions(images: int, seed: int = 5) -> dict[str, list[bytes]]:
     """Return requests of each kind."""
-    del collection
     rng = np.random.default_rng(seed)
     ids = lookalike.image_ids(rng.integers(images, size=4000)).to_pylist()
     photos = [data for _, data in make_photos(64, seed=7)]
@@ -151,21 +149,13 @@ def measure_load(server: Served, asked: dict[str, list[bytes]], plan: Plan) -> d
                 rounds[level].append(load.to_json() | {"server_cpu": used})
                 print(f"{kind}, {level}: {_short(rounds[level][-1])}", flush=True)
                 time.sleep(1.0)
-        found[kind] = {level: _medians(turns) for level, turns in rounds.items()}
+        found[kind] = {level: medians(turns) for level, turns in rounds.items()}
         found[kind]["memory"] = server.memory_mb()
     return found
 
 
 def _short(of: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value:.2f}" for name, value in of.items() if isinstance(value, float | int))
-
-
-def _medians(turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    found = {}
-    for name in turns[0]:
-        values = [turn[name] for turn in turns if turn[name] is not None]
-        found[name] = float(np.median(values)) if values else None
-    return found
 
 
 def measure_start(collection: Path, images: int) -> dict[str, Any]:
@@ -289,19 +279,13 @@ def main() -> int:
         if a.only != "start":
             place = _collection(real, plan.images, Path(folder) / "load")
             with served(place) as server:
-                results["load"] = measure_load(server, questions(place, plan.images), plan)
+                results["load"] = measure_load(server, questions(plan.images), plan)
         if a.only != "load":
             place = _collection(real, plan.cold_images, Path(folder) / "start")
             results["start"] = measure_start(place, plan.cold_images)
     results["targets"] = report.as_json(targets(results))
     text = render(results)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"serve-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"\n{text}\n\nwritten to {path}")
-    if a.write_docs:
-        page = DOCS.read_text(encoding="utf-8")
-        DOCS.write_text(report.replace_block(page, text, begin=BEGIN, end=END), encoding="utf-8")
+    report.publish("serve", results, text, page=DOCS if a.write_docs else None, begin=BEGIN, end=END)
     return 0
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tagger.collection import Collection
-    from tagger.index.manifest import Manifest
+    from tagger.index.manifest import Manifest, Pointer
     from tagger.index.vectors import Floats, Slots
     from tagger.storage import Store
     from tagger.tags import Taxonomy
@@ -88,12 +88,7 @@ class Index:
         """
         settings = settings or load_settings()
         store = collection.store
-        pointer = read_pointer(store)
-        if pointer is None:
-            raise IndexUnusable(
-                f"{collection.uri} has no index yet: `tagger index {collection.uri}` makes one"
-            )
-        manifest = read_manifest(store, pointer)
+        manifest = read_manifest(store, require_pointer(collection))
         manifest.require_model(collection.config.model_id, collection.config.dim, collection.uri)
         shelf = Shelf(store, settings.cache_dir, thorough=thorough)
         halves = shelf.open_joined([manifest.file(segment.file) for segment in manifest.segments])
@@ -254,6 +249,18 @@ class Index:
     def depth(self, k: int) -> int:
         """Return how many candidates are ranked for the best `k`."""
         return min(max(self.manifest.depth, 2 * k), self.count)
+
+
+def require_pointer(collection: Collection) -> Pointer:
+    """Return what names the served version.
+
+    Raises:
+        IndexUnusable: There is none, or it cannot be read.
+    """
+    pointer = read_pointer(collection.store)
+    if pointer is None:
+        raise IndexUnusable(f"{collection.uri} has no index yet: `tagger index {collection.uri}` makes one")
+    return pointer
 
 
 def _taxonomy(store: Store, manifest: Manifest) -> Taxonomy | None:

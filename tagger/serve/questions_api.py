@@ -174,10 +174,14 @@ def _checked(model: type[Body], data: bytes) -> Body:
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_input=False, include_context=False)
+        errors = _errors(error)
         if errors[0]["type"] == "json_invalid":
             raise Refused(400, f"the body is no JSON: {errors[0]['msg']}"[:300]) from None
-        raise of_fields(list(errors)) from None
+        raise of_fields(errors) from None
+
+
+def _errors(error: ValidationError) -> list[Any]:
+    return list(error.errors(include_url=False, include_input=False, include_context=False))
 
 
 class _Parser(MultiPartParser):
@@ -236,6 +240,4 @@ def _from_words(given: dict[str, str]) -> SearchBody:
     try:
         return SearchBody.model_validate(parsed)
     except ValidationError as error:
-        raise of_fields(
-            list(error.errors(include_url=False, include_input=False, include_context=False))
-        ) from None
+        raise of_fields(_errors(error)) from None

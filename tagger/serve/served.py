@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from tagger.collection import Collection
 from tagger.errors import IndexUnusable, TaggerError
 from tagger.index import Index
 from tagger.index.manifest import read_pointer
+from tagger.index.opened import require_pointer
 from tagger.index.words import CATEGORY, TAG
 from tagger.scheduling import give_way
 from tagger.serve.explain import Explainer
@@ -23,6 +26,8 @@ from tagger.serve.pictures import PictureQueue
 from tagger.serve.problems import Refused
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from tagger.serve.metrics import Metrics
     from tagger.serve.options import ServeOptions
     from tagger.settings import Settings
@@ -42,30 +47,26 @@ class Loaded:
     Attributes:
         collection: As it was when the version was loaded.
         index: The version.
-        pointer: What CURRENT said.
         tags: Words for completion: lower-case spelling, word, parent, count; most frequent first.
         at: When it was loaded, seconds since 1970.
     """
 
     collection: Collection
     index: Index
-    pointer: object
     tags: tuple[tuple[str, str, str | None, int], ...]
     at: float
 
     @classmethod
-    def load(cls, uri: str, options: StorageOptions, settings: Settings) -> Loaded:
-        """Open what is current, and ask it a few questions.
+    def load(cls, collection: Collection, settings: Settings) -> Loaded:
+        """Open what is current of a collection, and ask it a few questions.
 
         Raises:
             TaggerError: It cannot be used, or the store does not answer.
         """
-        collection = Collection.open(uri, options)
-        pointer = read_pointer(collection.store)
         index = Index.open(collection, settings)
-        for slot in index.ids.slots[:_WARM_UP].tolist():
-            index.ranking(index.vectors.take(_one(slot))).first(10)
-        return cls(collection, index, pointer, _completions(index), time.time())
+        for query in index.vectors.take(index.ids.slots[:_WARM_UP]):
+            index.ranking(query[None]).first(10)
+        return cls(collection, index, _completions(index), time.time())
 
     def about(self, table_version: int) -> dict[str, Any]:
         """Return what GET /v1/collection says of it, when the table is at this version."""
@@ -94,7 +95,7 @@ class Loaded:
             UnknownName: It is not in the index.
         """
         index = self.index
-        places = index.ids.places(_one(index.slot(image_id)))
+        places = self._places(image_id)
         facts = index.ids.facts(int(places[0]))
         tags, categories, colors = (
             index.words.of(name, places)[0] for name in ("tags", "categories", "colors")
@@ -115,20 +116,17 @@ class Loaded:
         Raises:
             UnknownName: It is not in the index.
         """
-        ids = self.index.ids
-        facts = ids.facts(int(ids.places(_one(self.index.slot(image_id)))[0]))
+        facts = self.index.ids.facts(int(self._places(image_id)[0]))
         return facts["uri"] or image_id, facts["etag"]
+
+    def _places(self, image_id: str) -> npt.NDArray[np.int64]:
+        """Return the one place of an image, shape (1,)."""
+        return self.index.ids.places(np.array([self.index.slot(image_id)]))
 
 
 def _pool(threads: int, name: str) -> ThreadPoolExecutor:
     """Return threads for work that the event loop must not wait for."""
     return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=give_way)
-
-
-def _one(slot: int) -> Any:
-    import numpy as np
-
-    return np.array([slot], np.int64)
 
 
 def _completions(index: Index) -> tuple[tuple[str, str, str | None, int], ...]:
@@ -176,6 +174,7 @@ class Served:
         self.heavy = _pool(1, "tagger-heavy")
         self.draining = False
         self.failed: TaggerError | None = None
+        self._collection: Collection | None = None
         self._loaded: Loaded | None = None
         self.table_version = 0
         self._looked_at = time.monotonic()
@@ -223,11 +222,8 @@ class Served:
         Raises:
             TaggerError: There is no collection, or no index.
         """
-        collection = Collection.open(self._uri, self._storage)
-        if read_pointer(collection.store) is None:
-            raise IndexUnusable(
-                f"{collection.uri} has no index yet: `tagger index {collection.uri}` makes one"
-            )
+        self._collection = Collection.open(self._uri, self._storage)
+        require_pointer(self._collection)
 
     def load(self) -> None:
         """Load index and model side by side; then look for newer versions, in a thread of its own.
@@ -236,10 +232,10 @@ class Served:
             TaggerError: One of them cannot be used.
         """
         began = time.monotonic()
-        collection = Collection.open(self._uri, self._storage)
+        collection = self._collection or Collection.open(self._uri, self._storage)
         with ThreadPoolExecutor(1, thread_name_prefix="tagger-model") as pool:
             model = pool.submit(PictureQueue, collection.config, self._settings, self.options, self.metrics)
-            self._serve(Loaded.load(self._uri, self._storage, self._settings))
+            self._serve(Loaded.load(collection, self._settings))
             self._pictures = model.result()
         _log.info("ready after %.1f s", time.monotonic() - began)
         self._watcher = threading.Thread(target=self._watch, name="tagger-reload", daemon=True)
@@ -275,12 +271,14 @@ class Served:
     def look_for_newer(self) -> None:
         """Serve the newest version, if it is another one and can be used; else go on with this one."""
         assert self._loaded is not None
-        pointer: object = None
+        pointer = None
         try:
             pointer = read_pointer(self._loaded.collection.store)
-            if pointer is None or pointer in (self._loaded.pointer, self._refused):
+            if pointer is None or pointer == self._refused:
                 return
-            loaded = Loaded.load(self._uri, self._storage, self._settings)
+            if pointer.version == self._loaded.index.manifest.version:
+                return
+            loaded = Loaded.load(Collection.open(self._uri, self._storage), self._settings)
         except TaggerError as error:
             self.metrics.reloads.labels("failed").inc()
             _log.warning("the new index cannot be served, the one before still is: %s", error)

@@ -17,11 +17,14 @@ import httpx
 import pyarrow as pa
 from PIL import Image
 
-from tagger.collection import SCHEMA, Collection, Config, Tagging, new_run_id, part_name, write_part
+from tagger.collection import SCHEMA, new_run_id, part_name, write_part
+from tagger.engine.options import TagOptions
+from tagger.engine.targets import open_targets, wishes
 from tagger.index import index
-from tagger.models import default_backend, find_model, load, prepare
+from tagger.models import load
 from tagger.settings import load_settings
-from tagger.tags import load_taxonomy, probabilities
+from tagger.storage import StorageOptions
+from tagger.tags import probabilities
 from tagger.vision import DecodeLimits, Decoder
 
 SAMPLES = Path(__file__).parents[2] / "tagger" / "samples"
@@ -65,19 +68,9 @@ def tag_photos(place, addresses, photos, *, ids=None, make_index=True):
         ids: image_id by name, where it is not the uri.
         make_index: Bring the index up to date, too.
     """
-    settings = load_settings()
-    prepared = prepare(find_model("efficientnet_lite0"), default_backend(), cache_dir=settings.cache_dir)
-    taxonomy = load_taxonomy(None, prepared.labels, prepared.wnids)
-    config = Config(
-        model_id=prepared.model_id,
-        model=prepared.name,
-        dim=prepared.dim,
-        labels=prepared.labels,
-        activation=prepared.activation,
-        tagging=Tagging.of(taxonomy, threshold=0.15, top_k=5),
-        wnids=prepared.wnids,
-    )
-    collection = Collection.create_or_open(str(place), config, taxonomy=taxonomy)
+    options, storage, settings = TagOptions(), StorageOptions(), load_settings()
+    target = open_targets(wishes(str(place), options, storage, settings), options, storage)[0]
+    collection, prepared, taxonomy = target.collection, target.prepared, target.taxonomy
     names = list(photos)
     model = load(prepared, prepared.payload(), threads=settings.cpus, batch_size=1)
     with Decoder([prepared.framing], DecodeLimits()) as decoder:
@@ -113,7 +106,7 @@ def tag_photos(place, addresses, photos, *, ids=None, make_index=True):
                 "phash": facts.phash,
                 "embedding": outputs.embedding[n],
                 "embedding_norm": float(outputs.norm[n]),
-                "model_id": config.model_id,
+                "model_id": prepared.model_id,
                 "run_id": run_id,
                 "tagged_at": int(time.time() * 1e6),
             }
