@@ -1,5 +1,6 @@
 """`tagger serve`."""
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -47,34 +48,43 @@ def serve(
     A new version of the index is served as soon as it is published. SIGTERM or Ctrl-C finishes what was begun
     and exits with 0.
     """
-    from tagger.serve import ServeOptions, read_keys
-    from tagger.serve import serve as serve_collection
-    from tagger.settings import load_settings
-    from tagger.storage import StorageOptions
+    # A signal that comes before the server takes signals itself ends it, too: there is nothing to finish.
+    with contextlib.suppress(KeyboardInterrupt):
+        from tagger.serve.ahead import read_ahead
 
-    settings = load_settings()
-    keys = read_keys(api_key_file) if api_key_file is not None else ()
-    if settings.api_key is not None:
-        keys = (*keys, settings.api_key)
-    options = ServeOptions(host=host, port=port, api_keys=keys, allowed_hosts=allowed_hosts, rate_per_s=rate)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    logging.getLogger("tagger.serve").setLevel(logging.INFO)
+        read_ahead(collection)  # before the libraries below, which take longer to load than to name
+        from tagger.serve import ServeOptions, read_keys
+        from tagger.serve import serve as serve_collection
+        from tagger.settings import load_settings
+        from tagger.storage import StorageOptions
 
-    def ready(address: str, seconds: float) -> None:
-        if as_json:
-            print_json({"url": address, "seconds": round(seconds, 3), "collection": collection})
-        else:
-            click.echo(f"{printable(collection)} is served at {address} (ready after {seconds:.1f} s)")
-            click.echo("open it in a browser; Ctrl-C ends it")
+        settings = load_settings()
+        keys = read_keys(api_key_file) if api_key_file is not None else ()
+        if settings.api_key is not None:
+            keys = (*keys, settings.api_key)
+        options = ServeOptions(
+            host=host, port=port, api_keys=keys, allowed_hosts=allowed_hosts, rate_per_s=rate
+        )
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        )
+        logging.getLogger("tagger.serve").setLevel(logging.INFO)
 
-    serve_collection(
-        collection,
-        options,
-        storage=StorageOptions(anonymous=anonymous),
-        settings=settings,
-        access_log=not quiet,
-        on_ready=ready,
-    )
+        def ready(address: str, seconds: float) -> None:
+            if as_json:
+                print_json({"url": address, "seconds": round(seconds, 3), "collection": collection})
+            else:
+                click.echo(f"{printable(collection)} is served at {address} (ready after {seconds:.1f} s)")
+                everywhere = host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+                where = "under any name or address of this machine" if everywhere else "in a browser"
+                click.echo(f"open it {where}; Ctrl-C ends it")
+
+        serve_collection(
+            collection,
+            options,
+            storage=StorageOptions(anonymous=anonymous),
+            settings=settings,
+            access_log=not quiet,
+            on_ready=ready,
+        )
     return 0

@@ -11,7 +11,7 @@ import numpy as np
 
 from tagger.errors import QueryError, UnknownName
 from tagger.index.words import CATEGORY, COLOR, TAG
-from tagger.vision.colors import COLOR_NAMES
+from tagger.vision.colors import COLOR_NAMES, color_spelling
 
 if TYPE_CHECKING:
     from pyroaring import BitMap
@@ -249,9 +249,9 @@ def _of_color(name: str, words: Words) -> BitMap:
 
     known = words.words(COLOR)
     by_name = {color.casefold(): color for color in known}
-    found = by_name.get(name.casefold())
+    found = by_name.get(color_spelling(name))
     if found is None:
-        if name.casefold() not in COLOR_NAMES:
+        if color_spelling(name) not in COLOR_NAMES:
             raise UnknownName(f"there is no colour {shown(name)}; there are {', '.join(COLOR_NAMES)}")
         return BitMap()
     posting = words.posting(COLOR, found)

@@ -70,6 +70,8 @@ def _problem(make: Callable[[Any], Refused]) -> Callable[[Request, Exception], A
             response.headers[name.decode()] = value.decode()
         if isinstance(error, HTTPException) and error.headers:
             response.headers.update(error.headers)  # Allow, of a method that is not taken
+            if response.headers.get("allow") == "GET":
+                response.headers["allow"] = "GET, HEAD"  # which the door turns into GET
         return response
 
     return handle

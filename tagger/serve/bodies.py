@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from tagger.vision.colors import COLOR_NAMES
+from tagger.vision.colors import COLOR_NAMES, color_spelling
 
 MOST_K: Final = 1_000
 MOST_OFFSET: Final = 10_000
@@ -36,7 +36,10 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Words = Annotated[list[Word], Field(max_length=_MOST_WORDS)]
 Pixels = Annotated[int, Field(ge=0, le=2**31 - 1)]
 K = Annotated[int, Field(ge=1, le=MOST_K, description="Most matches.")]
-Color = Literal[COLOR_NAMES]  # type: ignore[valid-type]
+Color = Annotated[
+    Literal[COLOR_NAMES],  # type: ignore[valid-type]
+    BeforeValidator(lambda given: color_spelling(given) if isinstance(given, str) else given),
+]
 
 
 class _Asked(BaseModel):

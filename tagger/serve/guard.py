@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import itertools
 import logging
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -46,13 +47,15 @@ _UPLOADS: Final = 8  # of the largest size, in memory at once
 _SMALL_BYTES: Final = 64 << 10
 _TAKES_BODY: Final = frozenset({"search", "picture", "batch", "recommend"})
 _FORM_BYTES: Final = 64 << 10  # a multipart body's own words beside the picture
+_PORT: Final = re.compile(r":[0-9]*$")
 _GONE: Final = 499  # as nginx logs a caller who did not wait; nobody receives it
 
 _POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_SAFE: Final = [
+SAFE_HEADERS: Final = [
+    # What every answer carries.
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -173,8 +176,11 @@ class Guard:
             if name is not None:
                 self._gates[name].enter()
                 gate = self._gates[name]
+            scope = request.scope
+            if scope["method"] == "HEAD":  # as GET; the server then leaves the body out
+                scope = {**scope, "method": "GET"}
             async with asyncio.timeout(self._options.request_s):
-                await self._app(request.scope, receive, request.send)
+                await self._app(scope, receive, request.send)
         except Refused as refused:
             await self._refuse(request, refused, receive)
         except TimeoutError:
@@ -205,7 +211,7 @@ class Guard:
             self._require_own_host(headers, request.scope["method"])
         if not request.endpoint.is_open and self._keys:
             request.caller = self._require_key(headers.get(b"authorization"))
-        elif not self._keys:
+        else:
             client = request.scope.get("client")
             request.caller = str(client[0]).encode() if client else b"-"
         if not request.endpoint.is_probe:
@@ -352,7 +358,7 @@ class _Request:
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
-            headers = [*message.get("headers", ()), *_SAFE, (b"x-request-id", self.id.encode())]
+            headers = [*message.get("headers", ()), *SAFE_HEADERS, (b"x-request-id", self.id.encode())]
             if not any(name == b"cache-control" for name, _ in headers):
                 headers.append((b"cache-control", b"no-store"))
             if self._served.draining:
@@ -382,13 +388,10 @@ class _Request:
 def _host_name(host: str) -> str:
     """Return a Host header without its port.
 
-    >>> _host_name("Localhost:8000"), _host_name("[::1]:8000"), _host_name("localhost.evil.example")
-    ('localhost', '[::1]', 'localhost.evil.example')
+    >>> _host_name("Localhost:8000"), _host_name("[::1]:8000"), _host_name("localhost:@evil.example")
+    ('localhost', '[::1]', 'localhost:@evil.example')
     """
-    host = host.strip().lower()
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
+    return _PORT.sub("", host.strip().lower())
 
 
 def _too_large(most: int) -> Refused:

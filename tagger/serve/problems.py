@@ -98,11 +98,42 @@ def refusal(error: TaggerError) -> Refused:
     return Refused(500, "something went wrong; the log of the server tells what, under this request_id")
 
 
+_WORDING: Final = (
+    ("Value error, ", ""),
+    ("Input should be", "must be"),
+    ("String should", "must"),
+    ("List should", "must"),
+    ("Extra inputs are not permitted", "there is no such field"),
+    ("Field required", "is missing"),
+)
+"""What pydantic says, and how it is said here."""
+
+_OF_TYPES: Final = (
+    "constrained-",
+    "list[",
+    "function-",
+    "tagged-",
+)  # in the path of a field of several types
+_MOST_FIELDS: Final = 20
+
+
 def of_fields(errors: list[Any]) -> Refused:
-    """Return the answer to a request whose fields are wrong, from what pydantic says of them."""
+    """Return the answer to a request whose fields are wrong, from what pydantic says of them.
+
+    >>> missing = {"loc": ("queries", 0, "k"), "msg": "Input should be less than or equal to 1000"}
+    >>> of_fields([missing]).detail
+    'queries.0.k: must be less than or equal to 1000'
+    """
+    messages: dict[str, list[str]] = {}
+    for one in errors:
+        path = [str(part) for part in one["loc"] if not str(part).startswith(_OF_TYPES)]
+        message = str(one["msg"])
+        for theirs, ours in _WORDING:
+            message = message.replace(theirs, ours)
+        messages.setdefault(".".join(path)[:200], []).append(message)
     fields = [
-        {"field": ".".join(str(part) for part in one["loc"])[:200], "message": str(one["msg"])[:300]}
-        for one in errors[:20]
+        {"field": field, "message": ", or ".join(some)[:300]}
+        for field, some in list(messages.items())[:_MOST_FIELDS]
     ]
     first = fields[0]
     return Refused(422, f"{first['field'] or 'the body'}: {first['message']}", errors=fields)

@@ -170,13 +170,13 @@ async def _json(request: Request, model: type[Body]) -> Body:
     return await off_the_loop(served_by(request).background, lambda: _checked(model, data))
 
 
-def _checked(model: type[Body], data: bytes) -> Body:
+def _checked(model: type[Body], data: bytes, name: str = "the body") -> Body:
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
         errors = _errors(error)
         if errors[0]["type"] == "json_invalid":
-            raise Refused(400, f"the body is no JSON: {errors[0]['msg']}"[:300]) from None
+            raise Refused(400, f"{name} is no JSON: {errors[0]['msg']}"[:300]) from None
         raise of_fields(errors) from None
 
 
@@ -231,7 +231,7 @@ def _from_words(given: dict[str, str]) -> SearchBody:
             raise Refused(422, "fold: must be true or false")
         parsed["fold"] = parsed["fold"].lower() in {"true", "1"}
     if "filter" in parsed:
-        parsed["filter"] = _checked(FilterBody, parsed["filter"].encode("utf-8", "surrogatepass"))
+        parsed["filter"] = _checked(FilterBody, parsed["filter"].encode("utf-8", "surrogatepass"), "filter")
     unknown = set(parsed) - {"k", "offset", "fold", "filter", "tag"}
     if unknown:
         raise Refused(

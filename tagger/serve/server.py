@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import resource
+import signal
 import socket
 import sys
 import threading
@@ -19,11 +20,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from tagger.errors import UsageError
 from tagger.serve.access_log import AccessLog
 from tagger.serve.app import create_app
+from tagger.serve.guard import SAFE_HEADERS
 from tagger.serve.metrics import Metrics
 from tagger.serve.problems import Refused
 from tagger.serve.served import Served
 from tagger.settings import load_settings
 from tagger.storage import StorageOptions
+
+_log = logging.getLogger("tagger.serve")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,10 +156,10 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; a second signal does not wait."""
         del frame
-        import signal
-
         if self._drain_until is not None or sig == signal.SIGINT or self._served.why_not_ready:
             self.should_exit = True
+        if not self._served.draining:
+            _log.info("%s: answering what is asked, then ending", signal.Signals(sig).name)
         self._served.draining = True
         self._drain_until = time.monotonic() + self._served.options.drain_s
 
@@ -274,11 +278,12 @@ def _protocol(served: Served) -> type[HttpToolsProtocol]:
             """Answer what is no HTTP, and end the connection."""
             del msg
             body = _MALFORMED.body("-")
+            headers = [*_MALFORMED.headers(), *SAFE_HEADERS, (b"connection", b"close")]
+            head = b"".join(b"%b: %b\r\n" % header for header in headers)
             self.transport.write(
-                b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"
-                b"x-content-type-options: nosniff\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
-                % (len(body), body)
+                b"HTTP/1.1 400 Bad Request\r\n%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
             )
+            served.metrics.answered("malformed", _MALFORMED.status, 0.0)
             self.transport.close()
 
         def _rest(self) -> None:

@@ -31,6 +31,13 @@ _ANCHORS: Final[dict[str, str]] = {
 
 COLOR_NAMES: Final = tuple(_ANCHORS)
 
+
+def color_spelling(text: str) -> str:
+    """Return a colour's name as it is written here: lower case, and grey for gray."""
+    name = text.strip().casefold()
+    return "grey" if name == "gray" else name
+
+
 _BITS: Final = 5
 _MIN_FRACTION: Final = 0.01
 

@@ -237,7 +237,10 @@ def test_wrong_questions_are_told_what_is_wrong(client, served):
     assert "NaN" in problem(nan, 422)
     cases = [
         ({"image_id": address, "k": 10**9}, 422, "k:"),
-        ({"image_id": address, "k": 0}, 422, "k:"),
+        ({"image_id": address, "k": 0}, 422, "k: must be greater than or equal to 1"),
+        ({"image_id": 5}, 422, "image_id: must be a valid string, or must be a valid array"),
+        ({"tag": "cat", "offset": 2000, "fold": True}, 422, "the body: offset must be at most"),
+        ({"tag": "cat", "size": 3}, 422, "size: there is no such field"),
         ({"image_id": address, "k": "3"}, 422, "k:"),
         ({"image_id": address, "offset": 10**6}, 422, "offset:"),
         ({"image_id": address, "offset": 2000, "fold": True}, 422, "1,000 with fold"),
@@ -256,6 +259,11 @@ def test_wrong_questions_are_told_what_is_wrong(client, served):
     for body, status, words in cases:
         assert words in problem(client.post("/v1/search", json=body), status)
     assert client.post("/v1/search", json={"tag": "catt"}).json()["similar"][0] == "cat"
+    grey, gray = (
+        client.post("/v1/search", json={"tag": "animal", "filter": {"color": color}}).json()["matches"]
+        for color in ("grey", "Gray")
+    )
+    assert gray == grey
     assert "no such address" in problem(client.get("/v1/nothing"), 404)
     assert "another method" in problem(client.get("/v1/search"), 405)
     assert "Content-Type" in problem(client.post("/v1/search", content=b"{}"), 415)

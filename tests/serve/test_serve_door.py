@@ -6,13 +6,18 @@ import contextlib
 import io
 import json
 import resource
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import time
 import zlib
+from pathlib import Path
 
 import httpx
 import pytest
+from driving import wait_for
 from serve_kit import Server
 from test_serve_api import problem
 
@@ -68,7 +73,15 @@ def test_the_rate_of_a_key_is_bounded(locked):
 
 
 def test_foreign_hosts_and_origins_are_kept_out(served, client):
-    for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", ""):
+    for host in (
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example:80",
+        "10.0.0.1",
+        "localhost:@evil.example",
+        "::1",
+        "",
+    ):
         problem(client.get("/v1/tags", headers={"host": host}), 403)
     for host in ("localhost", "LOCALHOST:9999", "[::1]:8000", "127.0.0.1"):
         assert client.get("/v1/tags", headers={"host": host}).status_code == 200
@@ -79,6 +92,19 @@ def test_foreign_hosts_and_origins_are_kept_out(served, client):
     with socket.create_connection(("127.0.0.1", served.port)) as raw:
         raw.sendall(b"GET /v1/tags HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
         assert raw.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_head_is_get_without_the_body(client, served):
+    for path, params in (
+        ("/v1/collection", {}),
+        ("/", {}),
+        ("/v1/image/thumbnail", {"id": served.addresses["koala.jpg"]}),
+    ):
+        head, whole = client.head(path, params=params), client.get(path, params=params)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    assert client.head("/v1/nothing").status_code == 404
+    assert client.head("/v1/search").status_code == 405
 
 
 def test_every_answer_is_guarded(client):
@@ -243,6 +269,13 @@ def test_malformed_requests_are_ended(served, client):
             with contextlib.suppress(ConnectionError):
                 assert raw.recv(100)[:12] in (b"", b"HTTP/1.1 400")
     assert client.get("/healthz").status_code == 200
+    with socket.create_connection(("127.0.0.1", served.port)) as raw:
+        raw.sendall(b"GET / HTTP/9.9\r\n\r\n")
+        raw.settimeout(10)
+        answer = b"".join(iter(lambda: raw.recv(4096), b""))
+    assert b"\r\ncontent-type: application/problem+json\r\n" in answer
+    assert b"\r\ncontent-security-policy: default-src 'none';" in answer
+    assert 'endpoint="malformed",status="400"' in client.get("/metrics").text
 
 
 def flood(port, head, part, most=64 * MB):
@@ -292,13 +325,15 @@ def test_bodies_that_nobody_wants_are_not_waited_for(impatient):
             assert client.post("/v1/search", json={"tag": "cat"}).status_code == 200
             refused = client.post("/healthz", content=b"words")
             assert "another method" in problem(refused, 405)
-            assert refused.headers["allow"] == "GET"
+            assert refused.headers["allow"] == "GET, HEAD"
     finally:
         for raw in stalled:
             raw.close()
 
 
 def test_odd_forms_are_wrong_and_no_fault(client):
+    bad = client.post("/v1/search", files={"file": ("x.jpg", b"x")}, data={"filter": "{bad"})
+    assert "filter is no JSON" in problem(bad, 400)
     for words in ({"k": "--5"}, {"offset": "--1"}, {"k": "9" * 30}, {"filter": "{bad"}):
         answer = client.post("/v1/search", files={"file": ("x.jpg", b"x")}, data=words)
         assert answer.status_code in (400, 422), words
@@ -415,6 +450,15 @@ def test_a_queue_that_stands_makes_a_gate_strict(clock):
     assert admitted(gate, 4) == 2
 
 
+def test_being_busy_is_no_queue(clock):
+    gate = Gate(1, waiting=1, burst=16)
+    for _ in range(50):
+        assert admitted(gate, 3) == 3
+        clock[0] += 0.1
+        empty(gate)
+    assert admitted(gate, 16) == 16
+
+
 def test_a_rate_is_refilled(clock):
     rate = Rate(10, burst=3)
     for _ in range(3):
@@ -430,6 +474,16 @@ def test_a_rate_is_refilled(clock):
     for n in range(20_000):
         rate.take(str(n).encode())
     assert len(rate._buckets) <= 10_000
+
+
+def test_a_signal_before_the_server_listens_is_no_failure(served):
+    command = [str(Path(sys.executable).with_name("tagger")), "serve", str(served.collection), "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    maps = Path(f"/proc/{process.pid}/maps")
+    wait_for("the libraries", lambda: "numpy" in maps.read_text())  # while it loads its libraries
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
 
 
 def test_a_server_says_what_it_lacks(tmp_path, served):

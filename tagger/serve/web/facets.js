@@ -119,7 +119,7 @@ function moreButton(kind, n) {
   return button(
     ".link",
     { "aria-expanded": String(whole[kind]), "data-key": "more", onclick: toggle },
-    whole[kind] ? "Fewer" : `All ${count(n)}`,
+    whole[kind] ? "Fewer" : `All ${count(n)} ${kind}`,
   );
 }
 
