@@ -15,7 +15,7 @@ _MANY: Final = 0.25
 class Gate:
     """Counts the requests of one kind that are at work. Used on the event loop only.
 
-    A queue that comes and goes is a burst, and is let grow. One that fills all the room, or a quarter of it
+    A queue that comes and goes is a burst, and is let grow. One that fills all the room, or half of it
     for a whole second, is more work than the machine does, and waiting in it helps nobody: then the gate is
     strict, and lets only as many in as are worked on, and few more. It stays strict as long as a quarter of
     those who come have to be refused. (Controlled delay; Nichols and Jacobson, ACM Queue 2012, as in Maurer,
@@ -30,7 +30,7 @@ class Gate:
     def __init__(self, workers: int, *, waiting: int, burst: int) -> None:
         self._few = workers + waiting
         self._burst = max(burst, self._few)
-        self._queue = max(workers, self._burst // 4)
+        self._queue = max(workers, self._burst // 2)
         self._queued_since: float | None = None
         self._strict_until: float | None = None
         self._admitted = self._refused = 0

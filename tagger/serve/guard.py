@@ -129,7 +129,7 @@ class Guard:
             "search": Gate(cpus, waiting=1, burst=32 * cpus),
             "recommend": Gate(cpus, waiting=_WAITING, burst=16 * cpus),
             "batch": Gate(1, waiting=_WAITING, burst=_WAITING),
-            "picture": Gate(1, waiting=_WAITING, burst=16),
+            "picture": Gate(cpus, waiting=2, burst=12 * cpus),
             "image": Gate(4, waiting=60, burst=64),
             "explain": Gate(1, waiting=3, burst=8),
         }

@@ -1,4 +1,4 @@
-"""Uploaded pictures to embeddings, off the event loop: what waits goes through decoder and model together."""
+"""Uploaded pictures to embeddings, off the event loop: as many together as there are cores."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from tagger.serve.options import ServeOptions
     from tagger.settings import Settings
 
-MOST_TOGETHER: Final = 8
 _TIMEOUT_S: Final = 10.0  # for one picture, whose sender waits
 
 
 class PictureQueue:
-    """A thread that takes all pictures that wait, up to `MOST_TOGETHER`, and answers them together.
+    """A thread that takes the pictures that wait, up to one a core, and answers them together.
 
-    Nobody waits for a batch to fill: under load there is one whenever the model is free.
+    Nobody waits for a batch to fill: under load there is one whenever the model is free. The model takes one
+    picture a core; more of them together take no less time each, and the first would wait for the last.
 
     Args:
         config: Of the collection.
@@ -49,6 +49,7 @@ class PictureQueue:
         )
         self._reader = PictureReader(config, settings, limits=limits)
         self.framing = self._reader.framing.mode
+        self._most = settings.cpus
         self._metrics = metrics
         self._waiting: queue.SimpleQueue[tuple[bytes, Future[npt.NDArray[np.float32]]] | None] = (
             queue.SimpleQueue()
@@ -73,7 +74,7 @@ class PictureQueue:
         while (first := self._waiting.get()) is not None:
             taken = [first]
             ended = False
-            while len(taken) < MOST_TOGETHER and not self._waiting.empty():
+            while len(taken) < self._most and not self._waiting.empty():
                 more = self._waiting.get()
                 if more is None:
                     ended = True

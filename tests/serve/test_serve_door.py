@@ -440,7 +440,7 @@ def test_a_gate_lets_bursts_grow_until_they_fill_it(clock):
 
 def test_a_queue_that_stands_makes_a_gate_strict(clock):
     gate = Gate(1, waiting=1, burst=10)
-    assert admitted(gate, 4) == 4
+    assert admitted(gate, 6) == 6
     for _ in range(11):
         clock[0] += 0.1
         gate.leave()
@@ -453,7 +453,7 @@ def test_a_queue_that_stands_makes_a_gate_strict(clock):
 def test_being_busy_is_no_queue(clock):
     gate = Gate(1, waiting=1, burst=16)
     for _ in range(50):
-        assert admitted(gate, 3) == 3
+        assert admitted(gate, 7) == 7
         clock[0] += 0.1
         empty(gate)
     assert admitted(gate, 16) == 16
