@@ -121,11 +121,11 @@ def real_embeddings(n: int = REAL, *, folder: Path = CACHE) -> Real:
     if not path.is_file():
         print(f"embedding {n:,} crops of real photos", flush=True)
         model = load(prepared, prepared.payload(), threads=load_settings().cpus)
-        photos, rng, px = _photos(), random.Random(1), prepared.framing.size_px
+        pictures, rng, px = photos(), random.Random(1), prepared.framing.size_px
         batches = []
         for start in range(0, n, 64):
             some = range(start, min(n, start + 64))
-            batches.append(model(np.stack([_crop(photos[i % len(photos)], rng, px) for i in some])))
+            batches.append(model(np.stack([_crop(pictures[i % len(pictures)], rng, px) for i in some])))
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp.npz")
         np.savez(
@@ -139,7 +139,8 @@ def real_embeddings(n: int = REAL, *, folder: Path = CACHE) -> Real:
         return Real.of(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), found["norms"])
 
 
-def _photos() -> list[Image]:
+def photos() -> list[Image]:
+    """Return the real photos that everything is cut from."""
     from PIL import Image
 
     from tagger.testing.photos import photo_files

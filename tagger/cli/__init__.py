@@ -30,6 +30,8 @@ _MODULES = {
     "index": "tagger.cli.index",
     "search": "tagger.cli.search",
     "recommend": "tagger.cli.search",
+    "duplicates": "tagger.cli.quality",
+    "outliers": "tagger.cli.quality",
     "serve": "tagger.cli.serve",
     "models": "tagger.cli.inspect",
 }

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from tagger.collection import Config, TagsTable
     from tagger.index import Filter, Index, Indexed
     from tagger.search.choosing import UserOptions
+    from tagger.search.duplicates import Kind
+    from tagger.search.grouping import Duplicates
+    from tagger.search.incoming import Incoming
+    from tagger.search.outliers import Outliers
     from tagger.search.picture import PictureReader
     from tagger.search.query import Found
     from tagger.search.users import Recommended
-    from tagger.storage import Store
+    from tagger.storage import StorageOptions, Store
 
 
 class Collection(StoredCollection):
@@ -172,6 +176,51 @@ class Collection(StoredCollection):
         return recommend_users(
             index, events, out, k=k, products=products, filter=filter, options=options, say=say
         )
+
+    def duplicates(
+        self,
+        out: str | Path | None = None,
+        *,
+        kind: Kind = "near",
+        min_cosine: float | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Duplicates:
+        """Group images that are one picture, or nearly; see `tagger.search.grouping.duplicates`."""
+        from tagger.search.duplicates import NEAR_COSINE
+        from tagger.search.grouping import duplicates
+
+        least = NEAR_COSINE if min_cosine is None else min_cosine
+        return duplicates(self, out, kind=kind, min_cosine=least, say=say)
+
+    def compare(
+        self,
+        source: str,
+        out: str | Path | None = None,
+        *,
+        kind: Kind = "near",
+        min_cosine: float | None = None,
+        storage: StorageOptions | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Incoming:
+        """Tell which images of a source are here already; see `tagger.search.incoming.compare`."""
+        from tagger.search.duplicates import NEAR_COSINE
+        from tagger.search.incoming import compare
+
+        least = NEAR_COSINE if min_cosine is None else min_cosine
+        return compare(self, source, out, kind=kind, min_cosine=least, storage=storage, say=say)
+
+    def outliers(
+        self,
+        out: str | Path | None = None,
+        *,
+        within: str | None = None,
+        share: float | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Outliers:
+        """Find images that do not look like their peers; see `tagger.search.outliers`."""
+        from tagger.search.outliers import SHARE, outliers
+
+        return outliers(self, out, within=within, share=SHARE if share is None else share, say=say)
 
     def recognise(self, query: str | Path | bytes) -> tuple[str, str | Path | bytes]:
         """Tell what a query is: ("image", "image_id" or "tag", and the query).

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tagger.collection import Config
+    from tagger.models import PreparedModel
 
 MOST_BYTES: Final = 64 << 20  # as for the images of a run
 _LIMITS = DecodeLimits(max_bytes=MOST_BYTES)
@@ -68,11 +69,26 @@ def _why_not(facts: Facts | ImageError | None) -> QueryError:
     return QueryError(f"the picture cannot be searched for ({failure.code}): {failure.detail}")
 
 
+def prepared_for(config: Config, settings: Settings) -> PreparedModel:
+    """Return the model of a collection, found by its name and loaded from this machine's cache.
+
+    Raises:
+        ModelError: The model is not to be had here, or has other weights or preprocessing by now.
+    """
+    from tagger.models import default_backend, find_model, prepare
+
+    prepared = prepare(find_model(config.model), default_backend(), cache_dir=settings.cache_dir)
+    if prepared.model_id != config.model_id:
+        raise ModelError(
+            f"the model {config.model} on this machine has other weights or preprocessing than the one "
+            f"that made the collection ({prepared.model_id}, not {config.model_id}): their embeddings do "
+            "not compare"
+        )
+    return prepared
+
+
 class PictureReader:
     """Turns image files into embeddings; one at a time, a context manager. Threads may share it.
-
-    The model is found by the name in the collection's config, loaded from this machine's cache, and must have
-    the collection's model_id.
 
     Args:
         config: Of the collection.
@@ -86,16 +102,10 @@ class PictureReader:
     def __init__(
         self, config: Config, settings: Settings | None = None, *, limits: DecodeLimits = _LIMITS
     ) -> None:
-        from tagger.models import default_backend, find_model, load, prepare
+        from tagger.models import load
 
         settings = settings or load_settings()
-        prepared = prepare(find_model(config.model), default_backend(), cache_dir=settings.cache_dir)
-        if prepared.model_id != config.model_id:
-            raise ModelError(
-                f"the model {config.model} on this machine has other weights or preprocessing than the one "
-                f"that made the collection ({prepared.model_id}, not {config.model_id}): their embeddings do "
-                "not compare"
-            )
+        prepared = prepared_for(config, settings)
         self.framing = prepared.framing
         self._decoder = Decoder([prepared.framing], limits, decode=TO_SHOW)
         self._model: Any = load(

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import os
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tagger.errors import RunError, UsageError
+from tagger.errors import UsageError
 from tagger.index import Filter
+from tagger.outfile import OutFile, refuse_to_overwrite
 from tagger.search.choosing import Chooser, UserOptions
 from tagger.search.events import Events
 from tagger.settings import load_settings
 from tagger.spill import spill_folder
-from tagger.spreadsheet import harmless_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tagger.index import Index
     from tagger.search.choosing import Chosen
@@ -140,12 +136,12 @@ def recommend_users(
     """
     if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MOST_K:
         raise UsageError(f"k must be a whole number from 1 to {MOST_K:,}, got {k!r}")
-    _refuse_to_overwrite(Path(out_path), events=events_path, products=products)
+    refuse_to_overwrite(out_path, events=events_path, products=products)
     settings = settings or load_settings()
     asked = Filter.of(filter)
     index.allowed(asked)  # an unknown word is told before the events are read
     with (
-        _Out(Path(out_path)) as out,
+        OutFile(Path(out_path), SCHEMA) as out,
         spill_folder(settings.cache_dir, f"events-{uuid.uuid4().hex}") as folder,
     ):
         say("reading the events")
@@ -180,23 +176,6 @@ def recommend_users(
     )
 
 
-def _refuse_to_overwrite(out: Path, **given: str | Path | None) -> None:
-    """Raise if a path cannot be one, or the output is one of the files that are read."""
-    for name, path in (("out", out), *given.items()):
-        try:
-            possible = path is None or b"\0" not in os.fsencode(path)
-        except UnicodeEncodeError:
-            possible = False
-        if not possible:
-            raise UsageError(f"{name} is {str(path)!r}, which no file can be named: give another path")
-    for name, path in given.items():
-        with contextlib.suppress(OSError):  # what is not there is told by who opens it
-            if path is not None and Path(out).samefile(path):
-                raise UsageError(
-                    f"the output file {out} is the {name} file, which it would replace: name another file"
-                )
-
-
 def _table(index: Index, user_ids: Sequence[str], lists: Sequence[Chosen]) -> pa.Table:
     """Return the rows of some users."""
     lengths = [len(one.slots) for one in lists]
@@ -216,108 +195,3 @@ def _table(index: Index, user_ids: Sequence[str], lists: Sequence[Chosen]) -> pa
         reasons.take(places).cast(pa.string()),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
-
-
-class _Out:
-    """The file of recommendations: under a temporary name beside its own until it is complete.
-
-    Args:
-        path: Where it is to be; its ending tells the format.
-
-    Raises:
-        UsageError: It ends otherwise, or nothing can be written there.
-    """
-
-    def __init__(self, path: Path) -> None:
-        if path.suffix.lower() not in (".parquet", ".csv"):
-            raise UsageError(f"the output file must end in .parquet or .csv, got {str(path)!r}")
-        try:
-            is_folder = path.is_dir()
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}; name another file") from None
-        if is_folder:
-            raise UsageError(f"{path} is a folder: name a file to write")
-        self.rows = 0
-        self._path = path
-        self._part = path.with_name(f".tagger-{uuid.uuid4().hex[:8]}.part")  # no longer than names may be
-        try:
-            self._part.touch()
-        except OSError as error:
-            raise UsageError(f"nothing can be written to {path.parent}: {error.strerror}") from None
-        self._writer = _Csv(self._part) if path.suffix.lower() == ".csv" else _parquet(self._part)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._writer.close()
-        self._part.unlink(missing_ok=True)
-
-    def write(self, table: pa.Table) -> None:
-        """Append rows of `SCHEMA`.
-
-        Raises:
-            RunError: The disk is full.
-        """
-        self.rows += len(table)
-        with self._explained():
-            self._writer.write_table(table)
-
-    def publish(self) -> None:
-        """Give the file its name.
-
-        Raises:
-            RunError: The disk is full.
-        """
-        with self._explained():
-            self._writer.close()
-            with self._part.open("rb") as file:
-                os.fsync(file.fileno())
-            self._part.replace(self._path)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RunError(
-                f"{self._path} cannot be written: {error.strerror or error}; free some space there and "
-                "run the same command again"
-            ) from None
-
-
-def _parquet(path: Path) -> pq.ParquetWriter:
-    return pq.ParquetWriter(path, SCHEMA, compression="zstd", store_schema=False)
-
-
-class _Csv:
-    """Writes tables as CSV that no spreadsheet runs (OWASP, CSV injection)."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="")
-        # Of the two, csv quotes only what is in the line end, and readers take either for one.
-        self._csv = csv.writer(self, lineterminator="\r\n")
-        self._csv.writerow(SCHEMA.names)
-
-    def write(self, line: str) -> None:
-        """Append a line that ends in CR LF, ended by LF."""
-        self._file.write(f"{line[:-2]}\n")
-
-    def write_table(self, table: pa.Table) -> None:
-        """Append rows."""
-        users, ranks, images, scores, because = (column.to_pylist() for column in table.columns)
-        self._csv.writerows(
-            (
-                harmless_cell(user),
-                rank,
-                harmless_cell(image),
-                f"{score:.6f}",
-                "" if why is None else harmless_cell(why),
-            )
-            for user, rank, image, score, why in zip(users, ranks, images, scores, because, strict=True)
-        )
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._file.close()

@@ -26,6 +26,8 @@ COMMANDS = {
     "index",
     "search",
     "recommend",
+    "duplicates",
+    "outliers",
     "serve",
     "models",
 }

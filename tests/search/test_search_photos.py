@@ -5,11 +5,13 @@ import io
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from index_kit import add
 from PIL import Image, ImageOps
 
 from tagger.collection import SCHEMA, Collection, Config, Tagging
+from tagger.errors import UsageError
 from tagger.index import Index, index
 from tagger.models import find_model, prepare
 from tagger.search import Collection as Searchable
@@ -120,3 +122,41 @@ def test_the_same_file_is_the_same_embedding(made):
     best = Searchable.open(uri).search(image=data, k=3).matches
     assert {match.image_id for match in best[:2]} == {f"{names[0]}: as it is", f"{names[0]}: the same bytes"}
     assert best[0].score == pytest.approx(1, abs=1e-3)
+
+
+def test_incoming_images_are_compared_before_tagging(made, tmp_path):
+    """Verdicts by kind; a broken file costs one row; the rules are those of `duplicates`."""
+    _, names, uri = made
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    first, second, third = (Image.open(photo_files()[name]).convert("RGB") for name in names[:3])
+    (folder / "a.jpg").write_bytes(jpeg(first))
+    (folder / "b.jpg").write_bytes(jpeg(second, 55))
+    (folder / "c.jpg").write_bytes(
+        jpeg(third.convert("L").convert("RGB"))
+    )  # which looks different to the CNN
+    noise = np.random.default_rng(1).integers(0, 255, (300, 300, 3)).astype(np.uint8)
+    (folder / "d.jpg").write_bytes(jpeg(Image.fromarray(noise)))
+    (folder / "e.jpg").write_bytes(b"no picture")
+    opened = Searchable.open(uri)
+    found = opened.compare(str(folder), tmp_path / "out.parquet")
+    told = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    rows = {row["image_id"].rpartition("/")[2]: row for row in told}
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        "a.jpg": "bytes",
+        "b.jpg": "picture",
+        "c.jpg": "near",
+        "d.jpg": "new",
+        "e.jpg": "failed",
+    }
+    assert [rows[f"{n}.jpg"]["match"].partition(":")[0] for n in "abc"] == names[:3]
+    assert rows["d.jpg"]["match"] is None
+    assert rows["e.jpg"]["detail"].startswith("unsupported_format")
+    assert (found.images, found.new, found.failed) == (5, 1, 1)
+    assert found.known == {"bytes": 1, "picture": 1, "near": 1}
+    only = opened.compare(str(folder), kind="bytes")
+    assert (only.known["bytes"], only.new) == (1, 3)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UsageError, match="no image"):
+        opened.compare(str(empty))
