@@ -41,7 +41,7 @@ Kind = Literal["bytes", "picture", "near"]
 KINDS: Final[tuple[Kind, ...]] = ("bytes", "picture", "near")
 
 NEAR_COSINE: Final = 0.95
-"""Cosine from which two embeddings are nearly one picture. Measured in docs/benchmarks.md, with photos."""
+"""Cosine from which two embeddings are nearly one picture; bench/duplicates.py measures what it finds."""
 
 HASHED_COSINE: Final = 0.75
 """Least cosine of `near` where the hashes are near, or would be if one picture were mirrored."""
