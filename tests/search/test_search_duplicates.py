@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from driving import tagger as command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_kit import collection_of, names, rows_of, vectors_of
@@ -209,3 +210,30 @@ def test_without_an_index_it_says_what_to_do(tmp_path):
     collection = collection_of(tmp_path / "c", [pa.Table.from_pylist(strangers(5), SCHEMA)], dim=DIM)
     with pytest.raises(IndexUnusable, match="tagger index"):
         tagger.open(collection.uri).duplicates()
+
+
+def test_the_commands_tell_what_they_did_and_what_is_wrong(tmp_path):
+    rows = strangers(30)
+    rows[6] |= like(rows[5], sha256=rows[5]["sha256"])
+    place = made(tmp_path / "c", rows).uri
+    said = command("duplicates", place, "--json").require().json
+    assert (said["groups"], said["images"], said["kinds"]["bytes"], said["out"]) == (1, 2, 1, None)
+    text = command("duplicates", place).require().stdout
+    assert rows[5]["image_id"] in text
+    assert "groups   1 with 2 images: copies 1 bytes" in text
+    said = (
+        command("outliers", place, "--share", "0.1", "--out", tmp_path / "far.csv", "--json").require().json
+    )
+    assert (said["images"], said["outliers"], said["out"]) == (30, 3, str(tmp_path / "far.csv"))
+    assert (tmp_path / "far.csv").read_text().startswith("rank,image_id,percentile,distance,nearest\n")
+    for words, sentence in (
+        (["duplicates", tmp_path / "nothing"], "not a collection"),
+        (["duplicates", place, "--out", "s3://bucket/x.csv"], "on this machine"),
+        (["duplicates", place, "--out", tmp_path / "x.txt"], "--out must end in"),
+        (["duplicates", place, "--min-cosine", "2"], "cosine must be from"),
+        (["duplicates", place, "--kind", "same"], "--kind"),
+        (["outliers", place, "--share", "0"], "share"),
+        (["outliers", place, "--within", "catt"], "similar: cat"),
+    ):
+        assert sentence in command(*words).require(2).stderr
+    assert not (tmp_path / "x.txt").exists()
