@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 import tagger
 from bench import lookalike, machine, report
 from bench.memory import family, pss_bytes
-from bench.report import markdown_table
+from bench.report import markdown_table, measured_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -224,12 +224,7 @@ def measure_large(plan: Plan, folder: Path) -> list[dict[str, Any]]:
 
 def render(results: dict[str, Any]) -> str:
     """Return the whole report as Markdown."""
-    host, planted = results["machine"], results["planted"]
-    quick = " (a quick run: the numbers say little)" if results["quick"] else ""
-    heading = (
-        f"Measured {results['date']}{quick}: {host['cores']} cores of {host['cpu']}, "
-        f"{host['memory_bytes'] / 2**30:.0f} GiB, {host['system']}, Python {host['python']}."
-    )
+    planted = results["planted"]
     kinds = planted["kinds"]
     rows = [[f"found: {name}", *(f"{kinds[kind]['recall'][name]:.3f}" for kind in kinds)] for name in COPIES]
     rows.append(["pairs found", *(f"{kinds[kind]['pairs']:,}" for kind in kinds)])
@@ -241,7 +236,7 @@ def render(results: dict[str, Any]) -> str:
     ]
     return "\n\n".join(
         [
-            heading,
+            measured_on(results),
             (
                 f"{planted['images']:,} pictures, {planted['planted']:,} of them with {len(COPIES)} copies "
                 "each; the share of the copies that is found, by the weakest kind that counts:"

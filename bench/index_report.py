@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from bench.lookalike import TAUGHT
-from bench.report import Target, markdown_table, targets_table
+from bench.report import Target, markdown_table, measured_on, targets_table
 
 BEGIN: Final = "<!-- index: begin, written by `python -m bench.index --write-docs` -->"
 END: Final = "<!-- index: end -->"
@@ -134,14 +134,12 @@ _ALIKE_HEADER: Final = (
 
 
 def _heading(results: dict[str, Any]) -> str:
-    host, plan = results["machine"], results["plan"]
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(host["versions"].items()))
-    quick = (
-        " (a quick run: it shows that the bench works, the numbers say little)" if results["quick"] else ""
+    plan = results["plan"]
+    versions = ", ".join(
+        f"{name} {version}" for name, version in sorted(results["machine"]["versions"].items())
     )
     return (
-        f"Measured {results['date']}{quick}: {host['cores']} cores of {host['cpu']}, "
-        f"{host['memory_bytes'] / 2**30:.0f} GiB, {host['system']}, Python {host['python']}. "
+        f"{measured_on(results)} "
         f"{plan['queries']:,} queries, {plan['rounds']} rounds. Load average before: "
         f"{results['load_before']:.2f}.\n\nVersions: {versions}."
     )

@@ -189,15 +189,24 @@ def medians(turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _heading(results: dict[str, Any]) -> str:
+def measured_on(results: dict[str, Any]) -> str:
+    """Return when and on which machine results were measured, as a sentence."""
     machine = results["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(machine["versions"].items()))
     quick = (
         " (a quick run: it shows that the bench works, the numbers say little)" if results["quick"] else ""
     )
     return (
         f"Measured {results['date']}{quick}: {machine['cores']} cores of {machine['cpu']}, "
-        f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, Python {machine['python']}. "
+        f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, Python {machine['python']}."
+    )
+
+
+def _heading(results: dict[str, Any]) -> str:
+    versions = ", ".join(
+        f"{name} {version}" for name, version in sorted(results["machine"]["versions"].items())
+    )
+    return (
+        f"{measured_on(results)} "
         f"JPEG photos of 800 by 600 pixels, {results['bytes_each'] / 1000:.0f} KB each, on SeaweedFS on the "
         f"same machine. Load average before: {results['load_before']:.2f}.\n\nVersions: {versions}."
     )

@@ -30,7 +30,7 @@ import numpy as np
 from bench import http_load, lookalike, machine, report
 from bench.index import forget
 from bench.memory import family
-from bench.report import Target, markdown_table, medians, targets_table
+from bench.report import Target, markdown_table, measured_on, medians, targets_table
 from tagger.index import index
 from tagger.testing import make_photos
 
@@ -209,15 +209,7 @@ def targets(results: dict[str, Any]) -> list[Target]:
 
 def render(results: dict[str, Any]) -> str:
     """Return the whole report as Markdown."""
-    host = results["machine"]
-    quick = (
-        " (a quick run: it shows that the bench works, the numbers say little)" if results["quick"] else ""
-    )
-    heading = (
-        f"Measured {results['date']}{quick}: {host['cores']} cores of {host['cpu']}, "
-        f"{host['memory_bytes'] / 2**30:.0f} GiB, {host['system']}, Python {host['python']}."
-    )
-    parts = [heading, targets_table(targets(results))]
+    parts = [measured_on(results), targets_table(targets(results))]
     rows = []
     for kind, levels in results["load"].items():
         for level in LEVELS:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import os
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import pyarrow as pa
@@ -16,7 +17,6 @@ from tagger.spreadsheet import harmless_cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ENDINGS: Final = (".csv", ".parquet")
 
@@ -99,6 +99,22 @@ class OutFile:
             ) from None
 
 
+@contextlib.contextmanager
+def out_file(path: str | Path | None, schema: pa.Schema) -> Iterator[OutFile | None]:
+    """Give the file to write, and publish it at the end; or None where none was asked for.
+
+    Raises:
+        UsageError, RunError: As for `OutFile`.
+    """
+    if path is None:
+        yield None
+        return
+    refuse_to_overwrite(path)
+    with OutFile(Path(path), schema) as file:
+        yield file
+        file.publish()
+
+
 def refuse_to_overwrite(out: str | Path, **given: str | Path | None) -> None:
     """Check the paths of a command.
 
@@ -109,8 +125,6 @@ def refuse_to_overwrite(out: str | Path, **given: str | Path | None) -> None:
     Raises:
         UsageError: A path cannot be one, or the output is one of the files that are read.
     """
-    from pathlib import Path
-
     for name, path in (("out", out), *given.items()):
         try:
             possible = path is None or b"\0" not in os.fsencode(path)

@@ -16,6 +16,8 @@ from tagger import __version__
 from tagger.errors import TaggerError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed import ReadableBuffer
 
 EXIT_INTERRUPTED = 130
@@ -180,6 +182,16 @@ def print_json(record: dict[str, Any]) -> None:
     # A command whose result is lost keeps its exit code; `_leave` tells of it.
     with contextlib.suppress(OSError):
         print(json.dumps(record, ensure_ascii=True), flush=True)
+
+
+def teller(*, quiet: bool) -> "Callable[[str], None]":
+    """Return what tells the person at stderr how far a command is, a line at a time."""
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(printable(line), file=sys.stderr)
+
+    return say
 
 
 def printable(text: str) -> str:

@@ -1,10 +1,8 @@
 """`tagger index`."""
 
-import sys
-
 import click
 
-from tagger.cli import print_json, printable
+from tagger.cli import print_json, teller
 
 
 @click.command()
@@ -32,10 +30,7 @@ def index(
     from tagger.collection import Collection
     from tagger.index import index as run_index
 
-    def say(line: str) -> None:
-        if not quiet:
-            print(printable(line), file=sys.stderr)
-
+    say = teller(quiet=quiet)
     made = run_index(Collection.open(collection), kind=kind, rebuild=rebuild, address=address, say=say)
     if as_json:
         print_json(made.to_json())

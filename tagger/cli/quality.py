@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tagger.cli import print_json, printable
+from tagger.cli import print_json, printable, teller
 from tagger.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tagger.search import Collection
 
 _MOST_OF_GROUP = 5
@@ -68,9 +66,9 @@ def duplicates(
             kind=kind,
             min_cosine=min_cosine,
             storage=StorageOptions(anonymous=anonymous),
-            say=_say(quiet=quiet),
+            say=teller(quiet=quiet),
         )
-    found = opened.duplicates(out, kind=kind, min_cosine=min_cosine, say=_say(quiet=quiet))  # type: ignore[arg-type]
+    found = opened.duplicates(out, kind=kind, min_cosine=min_cosine, say=teller(quiet=quiet))  # type: ignore[arg-type]
     if as_json:
         print_json(found.to_json())
         return 0
@@ -143,7 +141,7 @@ def outliers(
     them than 99 of 100 images are. No image is read.
     """
     opened = _open(collection, out, anonymous=anonymous)
-    found = opened.outliers(out, within=within, share=share, say=_say(quiet=quiet))
+    found = opened.outliers(out, within=within, share=share, say=teller(quiet=quiet))
     if as_json:
         print_json(found.to_json())
         return 0
@@ -158,20 +156,13 @@ def outliers(
     return 0
 
 
-def _say(*, quiet: bool) -> "Callable[[str], None]":
-    def say(line: str) -> None:
-        if not quiet:
-            print(printable(line), file=sys.stderr)
-
-    return say
-
-
 def _open(collection: str, out: str | None, *, anonymous: bool) -> "Collection":
+    from tagger.outfile import ENDINGS
     from tagger.search import Collection
     from tagger.storage import StorageOptions
 
     if out is not None and "://" in out:
         raise UsageError(f"--out must be a file on this machine, got {out}")
-    if out is not None and Path(out).suffix.lower() not in (".csv", ".parquet"):
+    if out is not None and Path(out).suffix.lower() not in ENDINGS:
         raise UsageError(f"--out must end in .parquet or .csv, got {out!r}")
     return Collection.open(collection, StorageOptions(anonymous=anonymous))

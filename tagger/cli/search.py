@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tagger.cli import print_json, printable
+from tagger.cli import print_json, printable, teller
 from tagger.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,11 +115,8 @@ def recommend(collection: str, *, anonymous: bool, quiet: bool, as_json: bool, *
     if out is None:
         raise UsageError("name with --out where the recommendations go: a .csv or .parquet file")
 
-    def say(line: str) -> None:
-        if not quiet:
-            print(printable(line), file=sys.stderr)
-
     opened = _open(collection, anonymous=anonymous)
+    say = teller(quiet=quiet)
     done = opened.recommend_users(events, out, products=products, filter=asked, say=say, **given)
     _warn_if_behind(opened)
     if as_json:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.outfile import OutFile
+from tagger.outfile import out_file
 from tagger.search.duplicates import KINDS, NEAR_COSINE, find_duplicates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tagger.index import Index
     from tagger.index.vectors import Floats
@@ -85,39 +85,23 @@ def duplicates(
         IndexUnusable: There is no index.
         RunError: The disk is full.
     """
-    index = collection.opened_index()
-    if out is None:
-        return _group(index, collection, None, kind=kind, min_cosine=min_cosine, say=say)
-    with OutFile(Path(out), SCHEMA) as file:
-        found = _group(index, collection, file, kind=kind, min_cosine=min_cosine, say=say)
-        file.publish()
-    return found
-
-
-def _group(
-    index: Index,
-    collection: Collection,
-    file: OutFile | None,
-    *,
-    kind: Kind,
-    min_cosine: float,
-    say: Callable[[str], None],
-) -> Duplicates:
-    sharpness = measured(index, collection, "sharpness")
-    groups = find_duplicates(
-        index,
-        sharpness,
-        kind=kind,
-        min_cosine=min_cosine,
-        say=lambda done, of: say(f"{done:,} of {of:,} images compared"),
-    )
-    places = groups.grouped
-    leads = groups.kind[places] < 0
-    number: Places = np.cumsum(leads, dtype=np.int64)
-    if file is not None:
-        for start in range(0, len(places), _BLOCK):
-            some = slice(start, start + _BLOCK)
-            file.write(_rows(index, groups, places[some], number[some], sharpness))
+    with out_file(out, SCHEMA) as file:
+        index = collection.opened_index()
+        sharpness = measured(index, collection, "sharpness")
+        groups = find_duplicates(
+            index,
+            sharpness,
+            kind=kind,
+            min_cosine=min_cosine,
+            say=lambda done, of: say(f"{done:,} of {of:,} images compared"),
+        )
+        places = groups.grouped
+        leads = groups.kind[places] < 0
+        number: Places = np.cumsum(leads, dtype=np.int64)
+        if file is not None:
+            for start in range(0, len(places), _BLOCK):
+                some = slice(start, start + _BLOCK)
+                file.write(_rows(index, groups, places[some], number[some], sharpness))
     sizes = np.bincount(number, minlength=1)[1:]
     largest = [
         _rows(index, groups, places[number == group + 1], number[number == group + 1], sharpness).to_pylist()
@@ -128,7 +112,7 @@ def _group(
         groups=int(leads.sum()),
         images=len(places),
         kinds=dict(zip(KINDS, counts.tolist(), strict=True)),
-        out=None if file is None else str(file.path),
+        out=None if out is None else str(out),
         largest=largest,
     )
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from tagger.errors import UsageError
-from tagger.outfile import OutFile
+from tagger.outfile import out_file, refuse_to_overwrite
 from tagger.search.duplicates import HASHED_COSINE, KINDS, NEAR_COSINE, check
 from tagger.search.fold import HASH_BITS, LEAST_COSINE
 from tagger.search.hashes import Hashes, mirrored
@@ -24,6 +23,7 @@ from tagger.storage import StorageOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
+    from pathlib import Path
 
     from tagger.engine.fetch import Fetcher
     from tagger.index import Index
@@ -107,12 +107,13 @@ def compare(
         RunError: The disk is full.
     """
     check(kind, min_cosine)
-    index = collection.opened_index()
-    compared = _Compared(index, kind, min_cosine)
+    if out is not None:
+        refuse_to_overwrite(out, source=source)
     counts = dict.fromkeys((*KINDS, NEW, FAILED), 0)
     first: list[dict[str, Any]] = []
 
-    def take(file: OutFile | None) -> None:
+    with out_file(out, SCHEMA) as file:
+        compared = _Compared(collection.opened_index(), kind, min_cosine)
         for rows, embeddings in _seen(collection, source, storage or StorageOptions()):
             told = compared.rows(rows, embeddings)
             for one in told:
@@ -122,13 +123,6 @@ def compare(
             if file is not None:
                 file.write(pa.Table.from_pylist(told, SCHEMA))
             say(f"{sum(counts.values()):,} images compared")
-
-    if out is None:
-        take(None)
-    else:
-        with OutFile(Path(out), SCHEMA) as file:
-            take(file)
-            file.publish()
     return Incoming(
         images=sum(counts.values()),
         known={name: counts[name] for name in KINDS},

@@ -10,7 +10,6 @@ twice.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,11 +17,13 @@ import pyarrow as pa
 
 from tagger.errors import QueryError
 from tagger.index.filters import Filter
-from tagger.outfile import OutFile
+from tagger.outfile import out_file
+from tagger.search.fold import SAME_COSINE
 from tagger.search.neighbours import neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -43,7 +44,6 @@ SCHEMA: Final = pa.schema(
 NEIGHBOURS: Final = 10
 SHARE: Final = 0.01
 _SPARE: Final = 10  # neighbours more that are asked for, as some may be copies
-_COPY_COSINE: Final = 0.98
 _SHOWN: Final = 20
 
 
@@ -104,7 +104,7 @@ def distances(
     distance, nearest = np.full(len(slots), np.nan, np.float32), np.full(len(slots), -1, np.int64)
     done = 0
     for own, found, cosines in neighbours(index, k + _SPARE, slots=slots, allowed=allowed, say=say):
-        counts = (found >= 0) & (cosines < _COPY_COSINE)
+        counts = (found >= 0) & (cosines < SAME_COSINE)
         counts &= np.cumsum(counts, axis=1) <= k
         total = counts.sum(axis=1)
         some = slice(done, done + len(own))
@@ -115,10 +115,8 @@ def distances(
     # An image without any peer is as far as can be told from a list: it is no outlier of anything.
     distance = np.nan_to_num(distance, nan=0.0)
     order = np.argsort(distance, kind="stable")
-    percentile = np.empty(len(slots), np.float32)
     below = np.searchsorted(distance[order], distance, "left")
-    percentile[:] = below / max(1, len(slots))
-    return Distances(slots, distance, percentile, nearest)
+    return Distances(slots, distance, (below / max(1, len(slots))).astype(np.float32), nearest)
 
 
 def outliers(
@@ -146,31 +144,21 @@ def outliers(
     """
     if not 0 < share <= 1:
         raise QueryError(f"the share of images to list must be above 0 and at most 1, got {share:g}")
-    index = collection.opened_index()
-    allowed = None if within is None else index.allowed(Filter(tags_any=(within,)))
-    count = index.count if allowed is None else allowed.count
-    if count < 3:
-        raise QueryError(f"there are {count} images to compare, and outliers need at least 3")
-    if out is None:
-        return _listed(index, allowed, None, share, say)
-    with OutFile(Path(out), SCHEMA) as file:
-        found = _listed(index, allowed, file, share, say)
-        file.publish()
-    return found
-
-
-def _listed(
-    index: Index, allowed: Allowed | None, file: OutFile | None, share: float, say: Callable[[str], None]
-) -> Outliers:
-    far = distances(index, allowed, say=lambda done, of: say(f"{done:,} of {of:,} images compared"))
-    order = np.lexsort((far.slots, -far.distance))[: max(1, round(share * len(far.slots)))]
-    rows = _rows(index, far, order)
-    if file is not None:
-        file.write(rows)
+    with out_file(out, SCHEMA) as file:
+        index = collection.opened_index()
+        allowed = None if within is None else index.allowed(Filter(tags_any=(within,)))
+        count = index.count if allowed is None else allowed.count
+        if count < 3:
+            raise QueryError(f"there are {count} images to compare, and outliers need at least 3")
+        far = distances(index, allowed, say=lambda done, of: say(f"{done:,} of {of:,} images compared"))
+        order = np.lexsort((far.slots, -far.distance))[: max(1, round(share * len(far.slots)))]
+        rows = _rows(index, far, order)
+        if file is not None:
+            file.write(rows)
     return Outliers(
         images=len(far.slots),
         outliers=len(order),
-        out=None if file is None else str(file.path),
+        out=None if out is None else str(out),
         first=rows.slice(0, _SHOWN).to_pylist(),
     )
 

@@ -108,12 +108,7 @@ _WORDING: Final = (
 )
 """What pydantic says, and how it is said here."""
 
-_OF_TYPES: Final = (
-    "constrained-",
-    "list[",
-    "function-",
-    "tagged-",
-)  # in the path of a field of several types
+_OF_TYPES: Final = ("constrained-", "list[")  # in the path of a field that may be of several types
 _MOST_FIELDS: Final = 20
 
 

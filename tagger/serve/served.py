@@ -173,7 +173,6 @@ class Served:
         self.background = _pool(_BACKGROUND_THREADS, "tagger-images")
         self.heavy = _pool(1, "tagger-heavy")
         self.draining = False
-        self.failed: TaggerError | None = None
         self._collection: Collection | None = None
         self._loaded: Loaded | None = None
         self.table_version = 0

@@ -156,6 +156,10 @@ def test_incoming_images_are_compared_before_tagging(made, tmp_path):
     assert found.known == {"bytes": 1, "picture": 1, "near": 1}
     only = opened.compare(str(folder), kind="bytes")
     assert (only.known["bytes"], only.new) == (1, 3)
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(f"uri\n{folder / 'a.jpg'}\n")
+    with pytest.raises(UsageError, match="which it would replace"):
+        opened.compare(str(manifest), manifest)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UsageError, match="no image"):
