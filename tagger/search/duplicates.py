@@ -5,8 +5,8 @@ Three kinds, from sure to likely:
 - `bytes`: the files are equal.
 - `picture`: the same picture, encoded again, resized, or cut a little: near perceptual hashes, and embeddings
   that do not contradict them.
-- `near`: nearly the same picture, cropped, mirrored, recoloured, or the next of a series: near embeddings, or
-  near hashes of pictures that look different to the CNN for their colours.
+- `near`: nearly the same picture, cropped, mirrored, recoloured, or the next of a series: near embeddings; or
+  near hashes of pictures that look different to the CNN for their colours; or something of both.
 
 Each kind joins the groups of the kind before. Within a kind, the best image that is left takes all that are
 like it: everything in a group is like its best, and likeness does not wander from copy to copy.
@@ -45,6 +45,11 @@ NEAR_COSINE: Final = 0.95
 
 HASHED_COSINE: Final = 0.75
 """Least cosine of `near` where the hashes are near, or would be if one picture were mirrored."""
+
+CROPPED_COSINE: Final = 0.85
+CROPPED_BITS: Final = 16
+"""`near` is also what has such embeddings and hashes: 5 % cut off each side changes both by about this, and the
+hashes of two pictures that only look alike to the CNN differ in 32 bits. bench/duplicates.py measures it."""
 
 _NEIGHBOURS: Final = 16
 _MEMBERS: Final = 8  # of the images with one hash that others are compared with: crowds are of blank pictures
@@ -98,15 +103,47 @@ def find_duplicates(
     joining.join_equal(index.ids.content)
     if kind != "bytes":
         hashed = _hashed_pairs(index, joining.bests, joining.rank)
-        joining.join(_above(hashed, LEAST_COSINE), kind=1)
+        joining.join(_fitting(index, hashed, 1, min_cosine), kind=1)
     if kind == "near":
         left = joining.bests
         flipped = _hashed_pairs(index, left, joining.rank, mirror=True)
-        joining.join(
-            _together(hashed, flipped, _alike_pairs(index, left, min_cosine, say)),
-            kind=2,
-        )
+        alike = _alike_pairs(index, left, min(min_cosine, CROPPED_COSINE), say)
+        joining.join(_fitting(index, _together(hashed, flipped, alike), 2, min_cosine), kind=2)
     return joining.groups()
+
+
+def kinds_of(
+    same_bytes: npt.NDArray[np.bool_],
+    bits: npt.NDArray[np.integer],
+    mirrored_bits: npt.NDArray[np.integer],
+    cosine: Floats,
+    min_cosine: float,
+) -> Places:
+    """Return which kind of duplicates pairs of images are: the rule of what is a copy. Arrays (N,).
+
+    Args:
+        same_bytes: Whether the files are equal.
+        bits: In which the perceptual hashes differ; 64 where one has none.
+        mirrored_bits: In which they would if one picture were mirrored.
+        cosine: Of the embeddings.
+        min_cosine: From which embeddings alone are enough.
+
+    Returns:
+        Positions in `KINDS`; their number for pairs that are no copies.
+    """
+    hashed = bits <= HASH_BITS
+    near = (
+        (cosine >= min_cosine)
+        | ((cosine >= HASHED_COSINE) & (hashed | (mirrored_bits <= HASH_BITS + 1)))
+        | ((cosine >= CROPPED_COSINE) & (bits <= CROPPED_BITS))
+    )
+    rules = [same_bytes, hashed & (cosine >= LEAST_COSINE), near]
+    return np.select(rules, range(len(KINDS)), default=len(KINDS))
+
+
+def hash_bits(index: Index, places: Places, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    """Return in how many bits the hashes of places differ from others; 64 for images without one."""
+    return np.where(index.ids.has_phash[places], np.bitwise_count(index.ids.phash[places] ^ hashes), 64)
 
 
 def check(kind: str, min_cosine: float) -> None:
@@ -213,7 +250,7 @@ def _hashed_pairs(index: Index, places: Places, rank: Places, *, mirror: bool = 
     right = places[order[starts[other[pair]] + nth % few[pair]]]
     pairs = np.stack([np.minimum(left, right), np.maximum(left, right)], axis=1)[left != right]
     left, right = np.unique(pairs, axis=0).T
-    return _above((left, right, _cosines(index, left, right)), HASHED_COSINE)
+    return left, right, _cosines(index, left, right)
 
 
 def _alike_pairs(index: Index, places: Places, min_cosine: float, say: Callable[[int, int], None]) -> Pairs:
@@ -239,9 +276,20 @@ def _cosines(index: Index, left: Places, right: Places) -> Floats:
     return cosine
 
 
-def _above(pairs: Pairs, least: float) -> Pairs:
+def _fitting(index: Index, pairs: Pairs, kind: int, min_cosine: float) -> Pairs:
+    """Return the pairs that are of a kind, or of one before it."""
     left, right, cosine = pairs
-    fits = cosine >= least
+    theirs = np.where(index.ids.has_phash[right], index.ids.phash[right], ~index.ids.phash[left])
+    fits = (
+        kinds_of(
+            np.zeros(len(left), np.bool_),  # equal files are joined by then
+            hash_bits(index, left, theirs),
+            hash_bits(index, left, mirrored(theirs)),
+            cosine,
+            min_cosine,
+        )
+        <= kind
+    )
     return left[fits], right[fits], cosine[fits]
 
 

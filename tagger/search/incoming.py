@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from tagger.errors import UsageError
 from tagger.outfile import out_file, refuse_to_overwrite
-from tagger.search.duplicates import HASHED_COSINE, KINDS, NEAR_COSINE, check
-from tagger.search.fold import HASH_BITS, LEAST_COSINE
+from tagger.search.duplicates import KINDS, NEAR_COSINE, check, hash_bits, kinds_of
+from tagger.search.fold import HASH_BITS
 from tagger.search.hashes import Hashes, mirrored
 from tagger.search.picture import prepared_for
 from tagger.settings import load_settings
@@ -193,15 +193,12 @@ class _Compared:
                 candidates.append(self._by_content[at : at + 1])
             place = np.unique(np.concatenate(candidates))
             cosine = self._index.vectors.take(ids.slots[place]) @ embeddings[n]
-            distance = np.bitwise_count(ids.phash[place] ^ hashes[n])
-            hashed = ids.has_phash[place] & (distance <= HASH_BITS)
-            near = (cosine >= self._min_cosine) | (
-                (cosine >= HASHED_COSINE) & (hashed | np.isin(place, turned.get(n, _NONE)))
-            )
-            kinds = np.select(
-                [ids.content[place] == content, hashed & (cosine >= LEAST_COSINE), near],
-                [0, 1, 2],
-                default=len(KINDS),
+            kinds = kinds_of(
+                ids.content[place] == content,
+                hash_bits(self._index, place, hashes[n]),
+                hash_bits(self._index, place, mirrored(hashes[n])),
+                cosine,
+                self._min_cosine,
             )
             fits = np.flatnonzero(kinds <= self._weakest)
             if not len(fits):

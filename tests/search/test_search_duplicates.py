@@ -96,7 +96,9 @@ def test_each_kind_joins_what_it_should(tmp_path):
     rows = strangers(60)
     rows[1] |= like(rows[0], sha256=rows[0]["sha256"])
     rows[2] |= like(rows[0], phash=flipped(rows[0]["phash"], 6), cosine=0.91)
-    rows[3] |= like(rows[0], phash=flipped(rows[0]["phash"], 7), cosine=0.91)  # neither hash nor look
+    rows[3] |= like(rows[0], phash=flipped(rows[0]["phash"], 17), cosine=0.91)  # neither hash nor look
+    rows[56] |= like(rows[55], phash=flipped(rows[55]["phash"], 16), cosine=0.84)  # nor
+    rows[51] |= like(rows[50], phash=flipped(rows[50]["phash"], 16), cosine=0.86)  # cropped
     rows[11] |= like(rows[10], phash=flipped(rows[10]["phash"], 30), cosine=0.96)
     rows[12] |= like(rows[10], phash=flipped(rows[10]["phash"], 20), cosine=0.93)
     rows[21] |= like(rows[20], phash=flipped(rows[20]["phash"], 3), cosine=0.8)  # recoloured
@@ -112,6 +114,7 @@ def test_each_kind_joins_what_it_should(tmp_path):
         [(name[10], None), (name[11], "near")],
         [(name[20], None), (name[21], "near")],
         [(name[30], None), (name[31], "near")],
+        [(name[50], None), (name[51], "near")],
     ]
     assert len(grouped(opened, min_cosine=0.92)[1]) == 3
     for wrong in ({"kind": "same"}, {"min_cosine": 0.5}, {"min_cosine": float("nan")}):
