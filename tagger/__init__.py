@@ -5,6 +5,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tagger.catalog import EnrichOptions, enrich
     from tagger.engine import Run, tag
     from tagger.index import Filter
     from tagger.search import Collection
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Collection", "Filter", "Run", "__version__", "open", "tag"]
+__all__ = ["Collection", "EnrichOptions", "Filter", "Run", "__version__", "enrich", "open", "tag"]
 
 
 def open(collection: "str | os.PathLike[str]", options: "StorageOptions | None" = None) -> "Collection":  # noqa: A001
@@ -31,8 +32,10 @@ def __getattr__(name: str) -> Any:
     """Load what needs more than the standard library when it is asked for."""
     homes = {
         "Collection": "tagger.search",
+        "EnrichOptions": "tagger.catalog",
         "Filter": "tagger.index",
         "Run": "tagger.engine",
+        "enrich": "tagger.catalog",
         "tag": "tagger.engine",
     }
     if name not in homes:

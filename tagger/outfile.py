@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import uuid
 from pathlib import Path
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagger.errors import RunError, UsageError
-from tagger.spreadsheet import harmless_cell
+from tagger.spreadsheet import csv_writer, harmless_cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,18 +20,76 @@ if TYPE_CHECKING:
 ENDINGS: Final = (".csv", ".parquet")
 
 
-class OutFile:
-    """A file of rows: under a temporary name beside its own until it is complete.
+class PendingFile:
+    """A file under a temporary name beside its own until it is complete; what was there stays until then.
 
-    A file that was there stays until then. In CSV, a cell that a spreadsheet would run as a formula gets an
-    apostrophe in front (OWASP, CSV injection), and the line end is LF.
+    Args:
+        path: Where it is to be.
+
+    Attributes:
+        path: As given.
+        part: Where it is until then.
+
+    Raises:
+        UsageError: Nothing can be written there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            is_folder = path.is_dir()
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}; name another file") from None
+        if is_folder:
+            raise UsageError(f"{path} is a folder: name a file to write")
+        self.path = path
+        self.part = path.with_name(f".tagger-{uuid.uuid4().hex[:8]}.part")  # no longer than names may be
+        try:
+            self.part.touch()
+        except OSError as error:
+            raise UsageError(f"nothing can be written to {path.parent}: {error.strerror}") from None
+
+    def publish(self) -> None:
+        """Give the file its name.
+
+        Raises:
+            RunError: The disk is full.
+        """
+        with self.explained():
+            with self.part.open("rb") as file:
+                os.fsync(file.fileno())
+            self.part.replace(self.path)
+
+    def discard(self) -> None:
+        """Remove what was written, unless it has its name."""
+        self.part.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn errors of writing into sentences.
+
+        Raises:
+            RunError: The disk is full.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written: {error.strerror or error}; free some space there and "
+                "run the same command again"
+            ) from None
+
+
+class OutFile:
+    """A file of rows, whole or not at all.
+
+    In CSV, a cell that a spreadsheet would run as a formula gets an apostrophe in front (OWASP, CSV
+    injection), and the line end is LF.
 
     Args:
         path: Where it is to be; its ending, `.csv` or `.parquet`, tells the format.
         schema: Its columns: text, numbers and truth values.
 
     Attributes:
-        path: As given.
         rows: Written so far.
 
     Raises:
@@ -42,21 +99,10 @@ class OutFile:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         if path.suffix.lower() not in ENDINGS:
             raise UsageError(f"the output file must end in .parquet or .csv, got {str(path)!r}")
-        try:
-            is_folder = path.is_dir()
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}; name another file") from None
-        if is_folder:
-            raise UsageError(f"{path} is a folder: name a file to write")
         self.rows = 0
-        self.path = path
-        self._part = path.with_name(f".tagger-{uuid.uuid4().hex[:8]}.part")  # no longer than names may be
-        try:
-            self._part.touch()
-        except OSError as error:
-            raise UsageError(f"nothing can be written to {path.parent}: {error.strerror}") from None
+        self._file = PendingFile(path)
         is_csv = path.suffix.lower() == ".csv"
-        self._writer = _Csv(self._part, schema) if is_csv else _parquet(self._part, schema)
+        self._writer = _Csv(self._file.part, schema) if is_csv else _parquet(self._file.part, schema)
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +110,7 @@ class OutFile:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             self._writer.close()
-        self._part.unlink(missing_ok=True)
+        self._file.discard()
 
     def write(self, table: pa.Table) -> None:
         """Append rows of the schema.
@@ -73,7 +119,7 @@ class OutFile:
             RunError: The disk is full.
         """
         self.rows += len(table)
-        with self._explained():
+        with self._file.explained():
             self._writer.write_table(table)
 
     def publish(self) -> None:
@@ -82,21 +128,9 @@ class OutFile:
         Raises:
             RunError: The disk is full.
         """
-        with self._explained():
+        with self._file.explained():
             self._writer.close()
-            with self._part.open("rb") as file:
-                os.fsync(file.fileno())
-            self._part.replace(self.path)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RunError(
-                f"{self.path} cannot be written: {error.strerror or error}; free some space there and "
-                "run the same command again"
-            ) from None
+        self._file.publish()
 
 
 @contextlib.contextmanager
@@ -115,7 +149,7 @@ def out_file(path: str | Path | None, schema: pa.Schema) -> Iterator[OutFile | N
         file.publish()
 
 
-def refuse_to_overwrite(out: str | Path, **given: str | Path | None) -> None:
+def refuse_to_overwrite(out: str | Path, /, **given: str | Path | None) -> None:
     """Check the paths of a command.
 
     Args:
@@ -149,13 +183,8 @@ class _Csv:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
-        # Of the two, csv quotes only what is in the line end, and readers take either for one.
-        self._csv = csv.writer(self, lineterminator="\r\n")
+        self._csv = csv_writer(self._file)
         self._csv.writerow(schema.names)
-
-    def write(self, line: str) -> None:
-        """Append a line that ends in CR LF, ended by LF."""
-        self._file.write(f"{line[:-2]}\n")
 
     def write_table(self, table: pa.Table) -> None:
         """Append rows."""

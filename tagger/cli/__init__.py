@@ -34,6 +34,7 @@ _MODULES = {
     "recommend": "tagger.cli.search",
     "duplicates": "tagger.cli.quality",
     "outliers": "tagger.cli.quality",
+    "enrich": "tagger.cli.enrich",
     "serve": "tagger.cli.serve",
     "models": "tagger.cli.inspect",
 }

@@ -23,6 +23,8 @@ _JSON_KEYS = {
     "duplicates": "groups, images, kinds: {kind: copies}, out, largest: [[row]]; with --against: images, "
     "known: {kind: images}, new, failed, out, first: [row]",
     "outliers": "images, outliers, out, first: [{rank, image_id, percentile, distance, nearest}]",
+    "enrich": "products, enriched, missing, rows, images, joined: {how: names}, unmatched: {problem: names}, "
+    "examples: [row], flags: {flag: products}, columns, read_as, out, unmatched_out, seconds",
     "serve": "url, seconds, collection; once requests are answered",
     "demo": "photos, collection, report, run, index",
 }

@@ -266,6 +266,30 @@ class Words:
         """Return the words of a kind, and how many images have each."""
         return {word: len(self._scores[number]) for (of, word), number in self._number.items() if of == kind}
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """Every word, by its number."""
+        return self._vocabulary
+
+    def flat(
+        self, name: str, places: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int32], Floats, npt.NDArray[np.int64]]:
+        """Return the words of some images behind each other, those of an image best first.
+
+        Args:
+            name: Which of `COLUMNS`.
+            places: Rows of ids.parquet, shape (N,).
+
+        Returns:
+            Numbers of words, their scores, and how many each image has, shape (N,).
+        """
+        offsets, numbers, scores = self._rows[name]
+        firsts = offsets[places].astype(np.int64)
+        lengths = offsets[places + 1] - firsts
+        before = np.cumsum(lengths) - lengths
+        at = np.arange(int(lengths.sum())) + np.repeat(firsts - before, lengths)
+        return numbers[at], scores[at], lengths
+
     def of(self, name: str, places: npt.NDArray[np.int64]) -> list[list[dict[str, Any]]]:
         """Return the words of some images, best first, as the tags table has them.
 

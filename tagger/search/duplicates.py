@@ -48,8 +48,8 @@ HASHED_COSINE: Final = 0.75
 
 CROPPED_COSINE: Final = 0.85
 CROPPED_BITS: Final = 16
-"""`near` is also what has such embeddings and hashes: 5 % cut off each side changes both by about this, and the
-hashes of two pictures that only look alike to the CNN differ in 32 bits. bench/duplicates.py measures it."""
+"""`near` is also what has such embeddings and hashes: 5 % cut off each side changes both by about this, and
+the hashes of two pictures that only look alike to the CNN differ in 32 bits; see bench/duplicates.py."""
 
 _NEIGHBOURS: Final = 16
 _MEMBERS: Final = 8  # of the images with one hash that others are compared with: crowds are of blank pictures

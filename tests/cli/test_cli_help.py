@@ -28,6 +28,7 @@ COMMANDS = {
     "recommend",
     "duplicates",
     "outliers",
+    "enrich",
     "serve",
     "models",
 }

@@ -1,0 +1,189 @@
+"""Catalogs as text with delimiters: CSV as spreadsheets, shops and databases write it.
+
+Every column is text, so that what is in a cell comes back as it was: leading zeros, decimal commas, `=1+1`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+
+import pyarrow as pa
+
+from tagger.catalog.table import BATCH_ROWS, CatalogTable, cannot_open
+from tagger.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+DELIMITERS: Final = (",", ";", "\t", "|")
+
+_BOMS: Final = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_GZIP: Final = b"\x1f\x8b"
+_MOST_CELL: Final = 1 << 28  # characters
+_READ_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How the text was written.
+
+    Attributes:
+        encoding: Python's name of it.
+        delimiter: Between cells.
+        line_end: Behind the header; the file is written with it, too.
+    """
+
+    encoding: str
+    delimiter: str
+    line_end: str
+
+    @property
+    def has_bom(self) -> bool:
+        """Whether it begins with a byte order mark."""
+        return self.encoding in ("utf-8-sig", "utf-16")
+
+
+class DelimitedTable(CatalogTable):
+    """A CSV or TSV file.
+
+    The encoding is that of the byte order mark; without one UTF-8, or where the file is not that,
+    Windows-1252, the Latin alphabet of Western spreadsheets. The delimiter is the one of comma, semicolon,
+    tab and bar that the header has most of. Rows may be shorter than the header; a longer one is an error,
+    because a cell was not quoted and all behind it is shifted.
+
+    Args:
+        path: The file; may be gzipped.
+        encoding: Of the text, if it is known.
+        delimiter: Between cells, if it is known.
+
+    Raises:
+        UsageError: It cannot be opened, is empty, or is not text in that encoding.
+    """
+
+    format = "csv"
+
+    def __init__(self, path: Path, *, encoding: str | None = None, delimiter: str | None = None) -> None:
+        self.path = path
+        try:
+            encoding = encoding or _encoding_of(path)
+            codecs.lookup(encoding)
+            header, self.dialect = _header(path, encoding, delimiter)
+        except LookupError:
+            raise UsageError(
+                f"there is no encoding {encoding!r}: utf-8, cp1252 and utf-16 are usual"
+            ) from None
+        except UnicodeError as error:
+            raise UsageError(f"the catalog {path} is not {encoding}: {error}") from None
+        except (OSError, EOFError) as error:
+            raise cannot_open(
+                path, error if isinstance(error, OSError) else OSError("it is damaged")
+            ) from None
+        super().__init__(path, header, [pa.string()] * len(header))
+
+    def describe(self) -> str:
+        """Return how it was read."""
+        name = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}.get(
+            self.dialect.delimiter, repr(self.dialect.delimiter)
+        )
+        return f"{self.format}, {self.dialect.encoding.removesuffix('-sig')}, cells apart by {name}"
+
+    def batches(self, columns: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
+        """See `CatalogTable`."""
+        wanted = range(len(self.header)) if columns is None else columns
+        width = len(self.header)
+        try:
+            with _text(self.path, self.dialect.encoding) as text:
+                reader = _reader(text, self.dialect.delimiter)
+                next(reader, None)
+                while rows := list(islice(reader, BATCH_ROWS)):
+                    for row in rows:
+                        if len(row) != width:
+                            self._fit(row, width, reader.line_num)
+                    across = list(zip(*rows, strict=True))
+                    yield self._batch([pa.array(across[n], pa.string()) for n in wanted], columns)
+        except UnicodeError as error:
+            raise UsageError(f"the catalog {self.path} is not {self.dialect.encoding}: {error}") from None
+        except csv.Error as error:
+            raise UsageError(f"the catalog {self.path} is damaged: {error}") from None
+        except (OSError, EOFError) as error:
+            raise cannot_open(
+                self.path, error if isinstance(error, OSError) else OSError("it is cut off")
+            ) from None
+
+    def _fit(self, row: list[str], width: int, line: int) -> None:
+        """Fill a short row up; of a long one, cells behind the header may only be empty."""
+        if any(row[width:]):
+            raise UsageError(
+                f"a row of {self.path} that ends in line {line} has {len(row)} cells, and the header has "
+                f"{width}: put cells that hold the delimiter into quotes, or name another --delimiter"
+            )
+        del row[width:]
+        row += [""] * (width - len(row))
+
+
+def _reader(text: io.TextIOBase, delimiter: str) -> Any:
+    csv.field_size_limit(_MOST_CELL)
+    return csv.reader(text, delimiter=delimiter)
+
+
+def _header(path: Path, encoding: str, delimiter: str | None) -> tuple[list[str], Dialect]:
+    with _text(path, encoding) as text:
+        line = text.readline()
+    line_end = "\r\n" if line.endswith("\r\n") else "\r" if line.endswith("\r") else "\n"
+    if delimiter is None:
+        outside = "".join(line.split('"')[::2])
+        delimiter = max(DELIMITERS, key=outside.count)  # of equals the first: a lone column has none
+    elif len(delimiter) != 1 or delimiter in '"\r\n':
+        raise UsageError(f"--delimiter must be one character, got {delimiter!r}")
+    with _text(path, encoding) as text:
+        header = next(_reader(text, delimiter), None)
+    if not header:
+        raise UsageError(f"the catalog {path} is empty: its first line must name its columns")
+    return header, Dialect(encoding, delimiter, line_end)
+
+
+def _encoding_of(path: Path) -> str:
+    with _bytes(path) as file:
+        begins = file.read(4)
+        for mark, encoding in _BOMS:
+            if begins.startswith(mark):
+                return encoding
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            decoder.decode(begins)
+            while part := file.read(_READ_BYTES):
+                decoder.decode(part)
+            decoder.decode(b"", final=True)
+        except UnicodeError:
+            return _western(path)
+    return "utf-8"
+
+
+def _western(path: Path) -> str:
+    """Return Windows-1252, or Latin-1 where a byte means nothing in that."""
+    with _bytes(path) as file:
+        while part := file.read(_READ_BYTES):
+            if any(byte in part for byte in b"\x81\x8d\x8f\x90\x9d"):
+                return "latin-1"
+    return "cp1252"
+
+
+def _bytes(path: Path) -> BinaryIO:
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == _GZIP
+    return cast("BinaryIO", gzip.open(path, "rb")) if is_gzip else path.open("rb")
+
+
+def _text(path: Path, encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(_bytes(path), encoding=encoding, newline="")

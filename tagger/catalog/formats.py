@@ -1,0 +1,65 @@
+"""The formats of an enriched catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tagger.catalog.writing import CsvOutput, JsonLinesOutput, ParquetOutput
+from tagger.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from tagger.catalog.roles import Roles
+    from tagger.catalog.table import CatalogTable
+    from tagger.catalog.writing import Output
+
+
+def _accept(table: CatalogTable, roles: Roles) -> None:
+    """Any catalog will do."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+        open: Makes the writer, of the file, the catalog, its columns and ours.
+        check: Raises for a catalog that cannot be written so.
+    """
+
+    open: Callable[[Path, CatalogTable, Roles, pa.Schema], Output]
+    check: Callable[[CatalogTable, Roles], None] = _accept
+
+
+FORMATS: Final = {
+    "parquet": Format(lambda path, table, _, ours: ParquetOutput(path, table, ours)),
+    "csv": Format(lambda path, table, _, ours: CsvOutput(path, table, ours)),
+    "jsonl": Format(lambda path, table, _, ours: JsonLinesOutput(path, table, ours)),
+}
+_TSV: Final = Format(lambda path, table, _, ours: CsvOutput(path, table, ours, delimiter="\t"))
+
+_ENDINGS: Final = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+def find_format(out: Path, name: str | None) -> Format:
+    """Return the format of a file.
+
+    Raises:
+        UsageError: There is none of that name, or none of that ending.
+    """
+    ending = out.suffix.lower()
+    if name is None:
+        name = _ENDINGS.get(ending)
+        if name is None:
+            raise UsageError(
+                f"the ending of {str(out)!r} tells no format: use .parquet, .csv, .tsv or .jsonl, or name "
+                f"one with --format: {', '.join(FORMATS)}"
+            )
+    if name not in FORMATS:
+        raise UsageError(f"there is no format {name!r}: use one of {', '.join(FORMATS)}")
+    return _TSV if (name, ending) == ("csv", ".tsv") else FORMATS[name]

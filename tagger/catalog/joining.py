@@ -1,0 +1,328 @@
+"""Products and their images: which rows are one product, and which image of the collection a cell means.
+
+The rule, tried in this order for every name in an image column:
+
+1. It is the image_id of an image.
+2. It is the uri of an image.
+3. Its file name, the last part of the path without what follows `?` in a web address, is that of one image,
+   in any case. Where several images have the name, those count whose address ends with as much of the path as
+   the cell has; if that is not one image, the name means none: it is ambiguous.
+
+A cell may name several images, apart by `|`, `;`, comma or line end, as a JSON list, or as a list column; the
+cell as a whole is tried first. Rows with one product id are one product.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import duckdb
+    import numpy.typing as npt
+
+    from tagger.catalog.roles import Roles
+    from tagger.catalog.table import CatalogTable
+    from tagger.index import Index
+    from tagger.search import Collection
+
+    Ints = npt.NDArray[np.int64]
+
+MISSING, FAILED, AMBIGUOUS, NOT_INDEXED = "missing", "failed", "ambiguous", "not indexed"
+_SEPARATORS: Final = re.compile(r"\s*[|;,\n]\s*")
+_MEMORY: Final = "768MB"
+_MEASURES: Final = ("sharpness", "brightness", "embedding_norm")
+
+_NAMES_OF_REFS: Final = r"""
+CREATE TABLE asked AS
+SELECT ref, path, lower(regexp_extract(path, '[^/]*$')) AS name FROM (
+    SELECT ref, CASE
+        WHEN regexp_matches(ref, '^[a-zA-Z][a-zA-Z0-9+.-]*://') AND NOT starts_with(lower(ref), 'file:')
+        THEN url_decode(regexp_replace(regexp_replace(ref, '[?#].*$', ''), '^[^:]*://[^/]*/?', ''))
+        ELSE replace(regexp_replace(ref, '^[fF][iI][lL][eE]://', ''), '\', '/')
+    END AS path
+    FROM (SELECT DISTINCT ref FROM refs)
+)
+"""
+
+_FOUND: Final = """
+CREATE TABLE found AS
+WITH by_id AS (SELECT a.ref, i.n FROM asked a JOIN images i ON a.ref = i.image_id),
+by_uri AS (
+    SELECT a.ref, min(i.n) AS n, count(*) AS many
+    FROM asked a JOIN images i ON a.ref = i.uri ANTI JOIN by_id b ON a.ref = b.ref GROUP BY a.ref
+),
+by_name AS (
+    SELECT a.ref, i.n, ends_with(i.uri, '/' || ltrim(a.path, './')) AS is_whole
+    FROM asked a JOIN images i ON a.name = i.name AND a.name <> ''
+    ANTI JOIN by_id b ON a.ref = b.ref ANTI JOIN by_uri u ON a.ref = u.ref
+),
+by_names AS (
+    SELECT ref, count(*) AS many, min(n) AS n, count(*) FILTER (is_whole) AS whole,
+        min(n) FILTER (is_whole) AS whole_n
+    FROM by_name GROUP BY ref
+)
+SELECT ref, n, 'image_id' AS how FROM by_id
+UNION ALL SELECT ref, CASE WHEN many = 1 THEN n END, CASE WHEN many = 1 THEN 'uri' ELSE 'ambiguous' END
+    FROM by_uri
+UNION ALL SELECT ref, CASE WHEN many = 1 THEN n WHEN whole = 1 THEN whole_n END,
+    CASE WHEN many = 1 OR whole = 1 THEN 'file name' ELSE 'ambiguous' END FROM by_names
+"""
+
+# Of a cell that was also cut into pieces: itself if it means something, else the pieces.
+_RESOLVED: Final = """
+CREATE TABLE resolved AS
+WITH joined AS (SELECT r.*, f.n, f.how FROM refs r LEFT JOIN found f ON r.ref = f.ref),
+whole AS (SELECT row, cell FROM joined WHERE is_whole AND n IS NOT NULL)
+SELECT j.row, j.pos, j.ref, j.how, i.place, i.error
+FROM joined j LEFT JOIN whole w ON j.row = w.row AND j.cell = w.cell LEFT JOIN images i ON j.n = i.n
+WHERE CASE WHEN j.is_whole THEN w.row IS NOT NULL OR NOT j.is_cut ELSE w.row IS NULL END
+"""
+
+_PROBLEMS: Final = f"""
+SELECT position, ref AS name, CASE WHEN how IS NULL THEN '{MISSING}' WHEN how = 'ambiguous' THEN '{AMBIGUOUS}'
+    WHEN error IS NOT NULL THEN '{FAILED}' ELSE '{NOT_INDEXED}' END AS problem,
+    CASE WHEN how IS NULL THEN 'no image of the collection has this name'
+    WHEN how = 'ambiguous' THEN 'several images of the collection have this name'
+    WHEN error IS NOT NULL THEN error ELSE 'it was tagged after the last tagger index' END AS detail
+FROM (SELECT *, row_number() OVER (ORDER BY row, pos) - 1 AS position FROM resolved)
+WHERE place IS NULL ORDER BY position
+"""  # noqa: S608 - constants of this file
+
+_PRODUCTS: Final = """
+CREATE TABLE products AS
+SELECT key, row_number() OVER (ORDER BY first) - 1 AS product, first, category, stock FROM (
+    SELECT key, min(row) AS first, arg_min(category, row) FILTER (category <> '') AS category,
+        coalesce(bool_or(stock), true) AS stock
+    FROM rows GROUP BY key
+)
+"""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Products with their images. A product is a number, in the order of its first row.
+
+    Attributes:
+        product_of_row: Product of each row of the catalog, shape (R,); -1 of a row without any content.
+        keys: Product ids, in the shop's words.
+        category: Category of each product as a position in `categories`; -1 where there is none.
+        categories: The catalog's categories.
+        stock: Whether each product can be bought.
+        rows: Of each image that a row names, the row; ascending.
+        places: Its place in the index; -1 where the name means no image that can be compared.
+        problems: Names that mean none, by row: `position` in `rows`; `name`; `problem`; `detail`.
+        joined_by: How many names were joined by what.
+        measures: Of the images that are named, by place: `sharpness`, `brightness`, `embedding_norm`.
+    """
+
+    product_of_row: Ints
+    keys: pa.Array
+    category: Ints
+    categories: list[str]
+    stock: npt.NDArray[np.bool_]
+    rows: Ints
+    places: Ints
+    problems: pa.Table
+    joined_by: dict[str, int]
+    measures: pa.Table
+
+    @property
+    def products(self) -> int:
+        """How many there are."""
+        return len(self.keys)
+
+
+def join(
+    collection: Collection,
+    index: Index,
+    table: CatalogTable,
+    roles: Roles,
+    folder: Path,
+    *,
+    separator: str | None,
+) -> Joined:
+    """Read a catalog once and find its products and their images.
+
+    Args:
+        collection: Whose images; those that failed are told apart from those that are not there.
+        index: Its index.
+        table: The catalog.
+        roles: Its columns.
+        folder: For what does not fit into memory.
+        separator: Between the images of a cell, if it is known.
+    """
+    import duckdb
+
+    config = {
+        "autoinstall_known_extensions": False,
+        "temp_directory": str(folder),
+        "memory_limit": _MEMORY,
+        "preserve_insertion_order": False,
+    }
+    with duckdb.connect(str(folder / "catalog.duckdb"), config=config) as database:
+        empty = _put_rows(database, table, roles, separator)
+        _put_images(database, collection, index)
+        for statement in (_NAMES_OF_REFS, _FOUND, _RESOLVED, _PRODUCTS):
+            database.execute(statement)
+        return _fetched(database, empty)
+
+
+def _put_rows(
+    database: duckdb.DuckDBPyConnection, table: CatalogTable, roles: Roles, separator: str | None
+) -> int:
+    """Put rows and image names into the database; returns how many rows there are."""
+    database.execute("CREATE TABLE rows (row BIGINT, key VARCHAR, category VARCHAR, stock BOOLEAN)")
+    database.execute(
+        "CREATE TABLE refs (row BIGINT, cell INT, pos INT, ref VARCHAR, is_whole BOOLEAN, is_cut BOOLEAN)"
+    )
+    from tagger.catalog.roles import in_stock
+
+    wanted = sorted({n for n in (roles.id, *roles.images, roles.category, roles.stock) if n is not None})
+    place = {column: n for n, column in enumerate(wanted)}
+    cut = _SEPARATORS if separator is None else re.compile(rf"\s*{re.escape(separator)}\s*")
+    row = 0
+    for batch in table.batches(wanted):
+        n = len(batch)
+        columns = {column: batch.column(place[column]).to_pylist() for column in wanted}
+        nothing = [None] * n
+        ids = columns[roles.id] if roles.id is not None else nothing
+        stocks = columns[roles.stock] if roles.stock is not None else nothing
+        named: list[tuple[int, int, int, str, bool, bool]] = []
+        keys: list[str | None] = []
+        for at in range(n):
+            before = len(named)
+            for cell, column in enumerate(roles.images):
+                named += _names(row + at, cell, columns[column][at], cut)
+            key = _text(ids[at])
+            keys.append(key or (f"row {row + at + 1}" if len(named) > before else None))
+        categories = columns[roles.category] if roles.category is not None else nothing
+        rows = pa.table(
+            {
+                "row": pa.array(np.arange(row, row + n)),
+                "key": pa.array(keys, pa.string()),
+                "category": pa.array([_text(one) for one in categories], pa.string()),
+                "stock": pa.array(
+                    [None if roles.stock is None else _in_stock(one, in_stock) for one in stocks], pa.bool_()
+                ),
+            }
+        )
+        database.register("some_rows", rows)
+        database.execute("INSERT INTO rows SELECT * FROM some_rows WHERE key IS NOT NULL")
+        database.unregister("some_rows")
+        if named:
+            across = list(zip(*named, strict=True))
+            refs = pa.table(
+                {
+                    "row": pa.array(across[0], pa.int64()),
+                    "cell": pa.array(across[1], pa.int32()),
+                    "pos": pa.array(across[2], pa.int32()),
+                    "ref": pa.array(across[3], pa.string()),
+                    "is_whole": pa.array(across[4], pa.bool_()),
+                    "is_cut": pa.array(across[5], pa.bool_()),
+                }
+            )
+            database.register("some_refs", refs)
+            database.execute("INSERT INTO refs SELECT * FROM some_refs")
+            database.unregister("some_refs")
+        row += n
+    return row
+
+
+def _names(
+    row: int, cell: int, value: Any, cut: re.Pattern[str]
+) -> Iterator[tuple[int, int, int, str, bool, bool]]:
+    """Yield the names in a cell: row, cell, position, name, whether it is the whole cell, and was cut."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = None
+        if isinstance(parsed, list):
+            value = parsed
+    first = cell * 10_000  # positions of the cells of a row do not meet
+    if isinstance(value, list):
+        for pos, one in enumerate(value):
+            if text := _text(one):
+                yield row, cell, first + pos, text, False, True
+        return
+    text = _text(value)
+    if not text:
+        return
+    pieces = [piece for piece in cut.split(text) if piece]
+    is_cut = len(pieces) > 1
+    yield row, cell, first, text, True, is_cut
+    if is_cut:
+        for pos, piece in enumerate(pieces):
+            yield row, cell, first + pos, piece, False, True
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # ids that a spreadsheet took for numbers
+    return "" if value is None else str(value).strip()
+
+
+def _in_stock(value: Any, of_text: Any) -> bool:
+    return value if isinstance(value, bool) else bool(of_text(_text(value)))
+
+
+def _put_images(database: duckdb.DuckDBPyConnection, collection: Collection, index: Index) -> None:
+    known = pa.table(
+        {
+            "image_id": index.ids.column("image_id"),
+            "place": pa.array(np.arange(len(index.ids), dtype=np.int64)),
+        }
+    )
+    database.register("known", known)
+    reader = collection.tags(["image_id", "uri", "error", "error_detail", *_MEASURES])
+    database.register("table_rows", reader)
+    database.execute(
+        """
+        CREATE TABLE images AS
+        SELECT t.image_id, t.uri, lower(regexp_extract(t.uri, '[^/]*$')) AS name, k.place,
+            CASE WHEN t.error IS NOT NULL THEN t.error || ': ' || coalesce(t.error_detail, '') END AS error,
+            row_number() OVER () AS n, sharpness, brightness, embedding_norm
+        FROM table_rows t LEFT JOIN known k ON t.image_id = k.image_id
+        """
+    )
+    database.unregister("table_rows")
+    database.unregister("known")
+
+
+def _fetched(database: duckdb.DuckDBPyConnection, n_rows: int) -> Joined:
+    products = database.sql("SELECT key, category, stock FROM products ORDER BY product").to_arrow_table()
+    of_row = database.sql("SELECT r.row, p.product FROM rows r JOIN products p ON r.key = p.key").fetchnumpy()
+    product_of_row = np.full(n_rows, -1, np.int64)
+    product_of_row[np.asarray(of_row["row"])] = np.asarray(of_row["product"])
+    encoded = products.column("category").combine_chunks().dictionary_encode()
+    category = np.asarray(encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+    places = database.sql("SELECT row, place FROM resolved ORDER BY row, pos").fetchnumpy()
+    problems = database.sql(_PROBLEMS).to_arrow_table()
+    counts = database.sql(
+        "SELECT how, count(*) AS n FROM resolved WHERE place IS NOT NULL GROUP BY how ORDER BY how"
+    ).fetchall()
+    measures = database.sql(
+        f"SELECT place, {', '.join(_MEASURES)} FROM images"  # noqa: S608 - a constant
+        " WHERE place IN (SELECT place FROM resolved) ORDER BY place"
+    ).to_arrow_table()
+    return Joined(
+        product_of_row=product_of_row,
+        keys=products.column("key").combine_chunks(),
+        category=category,
+        categories=encoded.dictionary.to_pylist(),
+        stock=np.asarray(products.column("stock").to_numpy(), np.bool_),
+        rows=np.asarray(places["row"], np.int64),
+        places=np.ma.filled(places["place"], -1).astype(np.int64),
+        problems=problems,
+        joined_by=dict(counts),
+        measures=measures,
+    )

@@ -1,0 +1,257 @@
+"""Similar products and what peers say of a product's category: from the neighbours of its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tagger.catalog.pictures import taken
+from tagger.index.vectors import Allowed
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tagger.catalog.joining import Joined
+    from tagger.catalog.pictures import Assortment, Pictures
+    from tagger.index.vectors import Floats
+
+    Ints = npt.NDArray[np.int64]
+    Flags = npt.NDArray[np.bool_]
+
+PEERS: Final = 20
+"""Other pictures whose products vote on the category of a product."""
+
+_BLOCK: Final = 2048
+_DEEPER: Final = 8  # times more neighbours for those who are left short
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Which products may be similar ones.
+
+    Attributes:
+        in_stock: Only those that can be bought.
+        category: `any`, `same` or `other` than the product's own; one without a category has all.
+    """
+
+    in_stock: bool = False
+    category: str = "any"
+
+
+class Shelf:
+    """Which product stands for an image: the first in the catalog that shows it and may be shown.
+
+    Of the products with one image at most one is similar to another product: they look the same.
+
+    Args:
+        joined: The products.
+        pictures: Their images.
+        eligible: Which products may be shown, shape (P,).
+    """
+
+    def __init__(self, joined: Joined, pictures: Pictures, eligible: Flags) -> None:
+        has = np.flatnonzero((pictures.set_of_product >= 0) & eligible)
+        row, image = pictures.images_of(pictures.set_of_product[has])
+        product = has[row]
+        order = np.lexsort((product, image))
+        product, image = product[order], image[order]
+        category = joined.category[product]
+        n, self._many = len(pictures.places), len(joined.categories) + 1
+        self.first = _first_of(image, product, n)
+        # The first product of another category than the first one's.
+        differs = category != taken(joined.category, self.first)[image]
+        self.other = _first_of(image[differs], product[differs], n)
+        key, where = np.unique(image * self._many + category + 1, return_index=True)
+        self._keys, self._firsts = key, product[where]
+        self._category = joined.category
+
+    def product(self, images: Ints, category: Ints, rule: str) -> Ints:
+        """Return the product that stands for each image, -1 for none.
+
+        Args:
+            images: Numbers of images, any shape; -1 gives -1.
+            category: The category it is asked for, of the same shape.
+            rule: As in `Rules.category`.
+        """
+        found = taken(self.first, images)
+        if rule == "other":
+            same = (category >= 0) & (taken(self._category, found) == category)
+            found = np.where(same, taken(self.other, images), found)
+        elif rule == "same" and len(self._keys):
+            key = images * self._many + category + 1
+            at = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
+            own = np.where(self._keys[at] == key, self._firsts[at], -1)
+            found = np.where(category >= 0, own, found)
+        return np.where(images >= 0, found, -1)
+
+
+def _first_of(image: Ints, product: Ints, n: int) -> Ints:
+    found = np.full(n, -1, np.int64)
+    found[image[::-1]] = product[::-1]  # the first is written last
+    return found
+
+
+@dataclass(frozen=True)
+class Similar:
+    """Similar products by unit.
+
+    Attributes:
+        products: Shape (N, k), best first; -1 where there are no more.
+        cosine: Of the nearest two images of the two products.
+        peer_category: What the peers' categories say: the one with the most weight; -1 where there are none.
+        peer_share: Its share of the weight, in [0, 1].
+        own_share: The share of the product's own category.
+        peers: How many peers voted.
+    """
+
+    products: npt.NDArray[np.int32]
+    cosine: Floats
+    peer_category: Ints
+    peer_share: Floats
+    own_share: Floats
+    peers: Ints
+
+
+class Chooser:
+    """Chooses similar products.
+
+    Args:
+        assortment: What there is to choose from.
+        rules: Which products may be chosen.
+        k: How many.
+    """
+
+    def __init__(self, assortment: Assortment, rules: Rules, k: int) -> None:
+        joined, pictures = assortment.joined, assortment.pictures
+        self._index = assortment.index
+        self._joined = joined
+        self._pictures = pictures
+        self._like = assortment.likeness
+        self._units = assortment.units
+        self._rules = rules
+        self._k = k
+        everything = np.ones(joined.products, np.bool_)
+        self._shelf = Shelf(joined, pictures, joined.stock if rules.in_stock else everything)
+        self._all = Shelf(joined, pictures, everything)
+
+    def choose(self) -> Similar:
+        """Choose for all units."""
+        some = self._units
+        n = len(some.set)
+        made = Similar(
+            np.full((n, self._k), -1, np.int32),
+            np.full((n, self._k), -np.inf, np.float32),
+            np.full(n, -1, np.int64),
+            np.zeros(n, np.float32),
+            np.zeros(n, np.float32),
+            np.zeros(n, np.int64),
+        )
+        sizes = np.minimum(self._pictures.starts[some.set + 1] - self._pictures.starts[some.set], 64)
+        order = np.argsort(sizes, kind="stable")  # so that the rows of a block are about as long
+        for start in range(0, n, _BLOCK):
+            rows = order[start : start + _BLOCK]
+            self._block(rows, made)
+        return made
+
+    def _block(self, rows: Ints, made: Similar) -> None:
+        own = self._pictures.padded(self._units.set[rows])
+        near = taken(self._like.near, own).reshape(len(rows), -1)
+        cosine = taken(self._like.cosine, own, none=-np.inf).reshape(len(rows), -1)
+        near, cosine = _best_first(near, cosine)
+        near, picture = self._others(own, near)
+        category = self._units.category[rows]
+        self._vote(rows, np.where(_repeated(picture), -1, near), cosine, category, made)
+        products, scores = self._picked(near, picture, cosine, category)
+        short = np.flatnonzero(products[:, -1] < 0)
+        if len(short) and self._like.near.shape[1] < len(self._pictures.places) - 1:
+            self._look_again(own[short], category[short], short, (products, scores))
+        made.products[rows], made.cosine[rows] = products, scores
+
+    def _others(self, own: Ints, near: Ints) -> tuple[Ints, Ints]:
+        """Leave out images of the product itself and copies of them; return also which picture each shows."""
+        picture = taken(self._like.picture, near)
+        mine = taken(self._like.picture, own, none=-2)
+        known = (picture[:, :, None] == mine[:, None, :]).any(axis=2)
+        return np.where(known, -1, near), np.where(known, -1, picture)
+
+    def _picked(self, near: Ints, picture: Ints, cosine: Floats, category: Ints) -> tuple[Ints, Floats]:
+        """Return the products that stand for images, one for each picture and none twice."""
+        asked = np.broadcast_to(category[:, None], near.shape)
+        products = self._shelf.product(near, asked, self._rules.category)
+        products = np.where(_repeated(np.where(products >= 0, picture, -1)), -1, products)
+        return _packed(np.where(_repeated(products), -1, products), cosine, self._k)
+
+    def _vote(self, rows: Ints, near: Ints, cosine: Floats, category: Ints, made: Similar) -> None:
+        theirs = taken(self._joined.category, taken(self._all.first, near))
+        theirs, weight = _packed(theirs, cosine, PEERS)
+        weight = np.where(theirs >= 0, np.maximum(weight, 0), 0)
+        total = np.maximum(weight.sum(axis=1), 1e-9)
+        votes = (weight[:, None, :] * (theirs[:, :, None] == theirs[:, None, :])).sum(axis=2)
+        best = votes.argmax(axis=1)
+        made.peer_category[rows] = theirs[np.arange(len(rows)), best]
+        made.peer_share[rows] = votes[np.arange(len(rows)), best] / total
+        made.own_share[rows] = (weight * (theirs == category[:, None])).sum(axis=1) / total
+        made.peers[rows] = (theirs >= 0).sum(axis=1)
+
+    def _look_again(self, own: Ints, category: Ints, short: Ints, made: tuple[Ints, Floats]) -> None:
+        """Look farther, among images of products that may be shown only."""
+        n = len(self._pictures.places)
+        by_category = np.unique(category) if self._rules.category == "same" else np.array([-1])
+        for one in by_category.tolist():
+            mine = (
+                np.flatnonzero(category == one) if self._rules.category == "same" else np.arange(len(short))
+            )
+            stands = self._shelf.product(np.arange(n), np.full(n, one), self._rules.category)
+            fits = np.flatnonzero(stands >= 0)
+            found = (made[0][short[mine]] >= 0).sum(axis=1)
+            mine = mine[found < min(self._k, len(fits))]
+            if not len(mine):
+                continue
+            products, scores = self._search(own[mine], category[mine], fits)
+            made[0][short[mine]], made[1][short[mine]] = products, scores
+
+    def _search(self, own: Ints, category: Ints, fits: Ints) -> tuple[Ints, Floats]:
+        index, places = self._index, self._pictures.places
+        slots = np.sort(index.ids.slots[places[fits]])
+        depth = min(len(fits), _DEEPER * self._like.near.shape[1])
+        number_of = np.full(len(index.ids), -1, np.int64)
+        number_of[places] = np.arange(len(places))
+        has = own >= 0
+        queries = index.vectors.take(index.ids.slots[places[own[has]]])
+        cosine, found = index.nearest(queries, depth, Allowed(slots, index.manifest.slots))
+        near = np.full((*own.shape, depth), -1, np.int64)
+        near[has] = np.where(found >= 0, number_of[index.ids.places(np.maximum(found, 0))], -1)
+        far = np.full((*own.shape, depth), -np.inf, np.float32)
+        far[has] = cosine
+        ordered, weights = _best_first(near.reshape(len(own), -1), far.reshape(len(own), -1))
+        return self._picked(*self._others(own, ordered), weights, category)
+
+
+def _best_first(near: Ints, cosine: Floats) -> tuple[Ints, Floats]:
+    order = np.argsort(-cosine, axis=1, kind="stable")
+    return np.take_along_axis(near, order, axis=1), np.take_along_axis(cosine, order, axis=1)
+
+
+def _repeated(values: Ints) -> Flags:
+    """Tell which values of a row are there before; -1 never is."""
+    order = np.argsort(values, axis=1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=1)
+    again = np.zeros(values.shape, np.bool_)
+    again[:, 1:] = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    found = np.empty_like(again)
+    np.put_along_axis(found, order, again, axis=1)
+    return found
+
+
+def _packed(values: Ints, weight: Floats, k: int) -> tuple[Ints, Floats]:
+    """Return the first `k` values of each row that are not -1."""
+    nth = np.cumsum(values >= 0, axis=1) - 1
+    keep = (values >= 0) & (nth < k)
+    row, column = np.nonzero(keep)
+    found = np.full((len(values), k), -1, np.int64)
+    weights = np.full((len(values), k), -np.inf, np.float32)
+    found[row, nth[row, column]] = values[row, column]
+    weights[row, nth[row, column]] = weight[row, column]
+    return found, weights

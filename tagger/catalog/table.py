@@ -1,0 +1,90 @@
+"""A product catalog as a table: whatever file it is in, a stream of its own columns with their own types."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+
+from tagger.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+BATCH_ROWS: Final = 8192
+
+
+class CatalogTable(ABC):
+    """A catalog that can be read more than once, always with the same rows in the same order.
+
+    Columns are told apart by their position: a header may be empty, or name two columns alike.
+
+    Attributes:
+        path: Where it is.
+        format: `csv`, `parquet`, `jsonl` or `xlsx`.
+        header: The columns' names as the file has them.
+        types: Their types.
+    """
+
+    format: str
+
+    def __init__(self, path: Path, header: Sequence[str], types: Sequence[pa.DataType]) -> None:
+        self.path = path
+        self.header = tuple(header)
+        self.types = tuple(types)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names made different from each other, and none empty."""
+        return unique_names(self.header)
+
+    @abstractmethod
+    def batches(self, columns: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield rows, with these columns or all, named by `names`.
+
+        Raises:
+            UsageError: The file is damaged; says where.
+        """
+
+    def describe(self) -> str:
+        """Return how it was read, for the person who wonders."""
+        return self.format
+
+    def _batch(self, arrays: Sequence[pa.Array], columns: Sequence[int] | None) -> pa.RecordBatch:
+        wanted = range(len(self.header)) if columns is None else columns
+        fields = [pa.field(self.names[column], self.types[column]) for column in wanted]
+        return pa.RecordBatch.from_arrays(list(arrays), schema=pa.schema(fields))
+
+
+def unique_names(header: Sequence[str]) -> tuple[str, ...]:
+    """Return the names made different from each other, and none empty.
+
+    >>> unique_names(["id", "Image", "Image", ""])
+    ('id', 'Image', 'Image (2)', 'column 4')
+    """
+    used: set[str] = set(header)
+    found: list[str] = []
+    for position, given in enumerate(header, 1):
+        name = given if given and given not in found else free_name(given or f"column {position}", used)
+        used.add(name)
+        found.append(name)
+    return tuple(found)
+
+
+def free_name(name: str, used: set[str]) -> str:
+    """Return a name that is not among those used: with a number if need be."""
+    free, number = name, 1
+    while free in used:
+        number += 1
+        free = f"{name} ({number})"
+    return free
+
+
+def cannot_open(path: Path, error: OSError) -> UsageError:
+    """Return the error of a catalog that cannot be opened."""
+    return UsageError(
+        f"the catalog {path} cannot be opened ({error.strerror or error}): give the path of a CSV, TSV, "
+        "Parquet, JSON Lines or XLSX file"
+    )
