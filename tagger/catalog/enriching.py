@@ -22,9 +22,9 @@ from tagger.catalog.reading import open_catalog
 from tagger.catalog.roles import find_roles
 from tagger.catalog.similar import Chooser, Rules
 from tagger.catalog.suggesting import suggest
-from tagger.catalog.writing import Rows
+from tagger.catalog.writing import PRODUCT_PICTURES, ROW_PICTURES, Rows
 from tagger.errors import UsageError
-from tagger.outfile import PendingFile, out_file, refuse_to_overwrite
+from tagger.outfile import out_file, refuse_to_overwrite
 from tagger.search import Collection
 from tagger.settings import load_settings
 from tagger.spill import spill_folder
@@ -131,7 +131,9 @@ class Enriched:
         flags: Products by quality flag.
         columns: Which column was taken for what.
         read_as: How the file was read.
+        left_out: Products that a feed cannot have, by the reason.
         out: The file that was written.
+        files: All of them: a feed that is too large for one is in several.
         unmatched_out: That of the names that mean no image, if it was asked for.
         seconds: Wall time.
     """
@@ -147,7 +149,9 @@ class Enriched:
     flags: dict[str, int]
     columns: str
     read_as: str
+    left_out: dict[str, int]
     out: str
+    files: list[str]
     unmatched_out: str | None
     seconds: float
 
@@ -212,25 +216,29 @@ def enrich(
     settings = load_settings()
     with contextlib.ExitStack() as stack:
         lost = stack.enter_context(out_file(unmatched, UNMATCHED))
-        file = PendingFile(Path(out))
-        stack.callback(file.discard)
+        output = kind.open(Path(out), table, roles, OURS)
+        stack.callback(output.discard)
         say(f"catalog: {table.describe()}; {roles.describe(table.header)}")
         with spill_folder(settings.cache_dir, f"enrich-{uuid.uuid4().hex}") as folder:
-            joined = join(collection, index, table, roles, folder, separator=options.separator)
+            joined = join(
+                collection,
+                index,
+                table,
+                roles,
+                folder,
+                separator=options.separator,
+                with_names=kind.with_names,
+            )
         say(f"{joined.products:,} products in {len(joined.product_of_row):,} rows")
         enricher = _Enricher(collection, index, joined, options, say)
-        with file.explained():
-            output = kind.open(file.part, table, roles, OURS)
-            stack.callback(output.close)
-            for rows in enricher.rows(table):
-                output.write(rows)
-                say(f"{enricher.done:,} of {len(joined.product_of_row):,} rows written")
-            output.close()
+        for rows in enricher.rows(table):
+            output.append(rows)
+            say(f"{enricher.done:,} of {len(joined.product_of_row):,} rows written")
         told = _unmatched(joined)
         if lost is not None:
             for start in range(0, len(told), _BLOCK):
                 lost.write(told.slice(start, _BLOCK))
-        file.publish()
+        output.publish()
     has = enricher.pictures.set_of_product >= 0
     return Enriched(
         products=joined.products,
@@ -244,7 +252,9 @@ def enrich(
         flags={flag: int(count) for flag, count in zip(FLAGS, enricher.flagged, strict=True) if count},
         columns=roles.describe(table.header),
         read_as=table.describe(),
-        out=str(out),
+        left_out=dict(output.left_out),
+        out=output.files[0],
+        files=output.files,
         unmatched_out=None if unmatched is None else str(unmatched),
         seconds=round(time.monotonic() - started, 3),
     )
@@ -292,6 +302,11 @@ class _Enricher:
         self._describer = Describer(index, self.pictures)
         self._alt = self._describer.alt_texts()
         self._flagger = Flagger(seen, self._similar, options.flags)
+        # Names that mean an image, by row and by product: positions in the arrays of `joined`.
+        self._entries = np.flatnonzero(joined.places >= 0)
+        products = joined.product_of_row[joined.rows[self._entries]]
+        order = np.argsort(products, kind="stable")
+        self._by_product, self._entry_products = self._entries[order], products[order]
 
     def rows(self, table: CatalogTable) -> Iterator[Rows]:
         """Yield the rows of the catalog with what is said of them."""
@@ -306,7 +321,7 @@ class _Enricher:
             seen[products[known]] = True
             ours = self._ours(products, self.done, is_first)
             self.done += len(own)
-            yield Rows(own, {name: ours[name] for name in OURS.names}, products, is_first)
+            yield Rows(own, ours, is_first)
 
     def _ours(self, products: Ints, start: int, is_first: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:
         sets = taken(self.pictures.set_of_product, products)
@@ -314,7 +329,7 @@ class _Enricher:
         category, score, source = self._suggestions.of(unit)
         flags, has_flag = self._flagger.of(products)
         self.flagged += has_flag[is_first].sum(axis=0)
-        return {
+        ours = {
             **self._images(start, len(products)),
             **self._describer.sets(sets),
             "category_suggestion": category,
@@ -323,6 +338,7 @@ class _Enricher:
             "similar_products": self._similar_products(unit),
             "quality_flags": flags,
         }
+        return {name: ours[name] for name in OURS.names} | self._named(products, start)
 
     def _images(self, start: int, n: int) -> dict[str, pa.Array]:
         begin, end = np.searchsorted(self._joined.rows, [start, start + n])
@@ -334,6 +350,28 @@ class _Enricher:
             "image_ids": as_lists(row, names, n),
             "alt_text": as_lists(row, self._alt.take(pa.array(number)).cast(pa.string()), n),
         }
+
+    def _named(self, products: Ints, start: int) -> dict[str, pa.Array]:
+        """Return the images by the names that the catalog has for them, of rows and of products."""
+        if self._joined.names is None:
+            return {}
+        begin, end = np.searchsorted(self._joined.rows[self._entries], [start, start + len(products)])
+        row = self._joined.rows[self._entries[begin:end]] - start
+        firsts, lasts = (np.searchsorted(self._entry_products, products, side) for side in ("left", "right"))
+        sizes = np.where(products >= 0, lasts - firsts, 0)
+        at = np.arange(int(sizes.sum())) + np.repeat(firsts - (np.cumsum(sizes) - sizes), sizes)
+        of_products = np.repeat(np.arange(len(products)), sizes)
+        return {
+            ROW_PICTURES: as_lists(row, self._pictures_at(self._entries[begin:end]), len(products)),
+            PRODUCT_PICTURES: as_lists(of_products, self._pictures_at(self._by_product[at]), len(products)),
+        }
+
+    def _pictures_at(self, entries: Ints) -> pa.StructArray:
+        number = np.searchsorted(self.pictures.places, self._joined.places[entries])
+        assert self._joined.names is not None
+        names = self._joined.names.take(pa.array(entries)).cast(pa.string())
+        alt = self._alt.take(pa.array(number)).cast(pa.string())
+        return pa.StructArray.from_arrays([names, alt], names=["name", "alt"])
 
     def _similar_products(self, unit: Ints) -> pa.ListArray:
         products = taken(self._similar.products, unit)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tagger.catalog.google import GoogleOutput, check_google
+from tagger.catalog.shopify import check_shopify, open_shopify
 from tagger.catalog.writing import CsvOutput, JsonLinesOutput, ParquetOutput
 from tagger.errors import UsageError
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from tagger.catalog.roles import Roles
     from tagger.catalog.table import CatalogTable
-    from tagger.catalog.writing import Output
+from tagger.catalog.writing import Output
 
 
 def _accept(table: CatalogTable, roles: Roles) -> None:
@@ -30,16 +32,20 @@ class Format:
     Attributes:
         open: Makes the writer, of the file, the catalog, its columns and ours.
         check: Raises for a catalog that cannot be written so.
+        with_names: Whether the writer needs `ROW_PICTURES` and `PRODUCT_PICTURES`.
     """
 
     open: Callable[[Path, CatalogTable, Roles, pa.Schema], Output]
     check: Callable[[CatalogTable, Roles], None] = _accept
+    with_names: bool = False
 
 
 FORMATS: Final = {
     "parquet": Format(lambda path, table, _, ours: ParquetOutput(path, table, ours)),
     "csv": Format(lambda path, table, _, ours: CsvOutput(path, table, ours)),
     "jsonl": Format(lambda path, table, _, ours: JsonLinesOutput(path, table, ours)),
+    "google-merchant": Format(lambda out, _, roles, __: GoogleOutput(out, roles), check_google),
+    "shopify": Format(open_shopify, check_shopify, with_names=True),
 }
 _TSV: Final = Format(lambda path, table, _, ours: CsvOutput(path, table, ours, delimiter="\t"))
 

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
+from tagger.catalog.table import cell_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -122,6 +124,7 @@ class Joined:
         problems: Names that mean none, by row: `position` in `rows`; `name`; `problem`; `detail`.
         joined_by: How many names were joined by what.
         measures: Of the images that are named, by place: `sharpness`, `brightness`, `embedding_norm`.
+        names: The names by position in `rows`, if they were asked for.
     """
 
     product_of_row: Ints
@@ -134,6 +137,7 @@ class Joined:
     problems: pa.Table
     joined_by: dict[str, int]
     measures: pa.Table
+    names: pa.Array | None
 
     @property
     def products(self) -> int:
@@ -149,6 +153,7 @@ def join(
     folder: Path,
     *,
     separator: str | None,
+    with_names: bool = False,
 ) -> Joined:
     """Read a catalog once and find its products and their images.
 
@@ -159,6 +164,7 @@ def join(
         roles: Its columns.
         folder: For what does not fit into memory.
         separator: Between the images of a cell, if it is known.
+        with_names: Keep the names of images as the catalog has them.
     """
     import duckdb
 
@@ -169,11 +175,11 @@ def join(
         "preserve_insertion_order": False,
     }
     with duckdb.connect(str(folder / "catalog.duckdb"), config=config) as database:
-        empty = _put_rows(database, table, roles, separator)
+        n_rows = _put_rows(database, table, roles, separator)
         _put_images(database, collection, index)
         for statement in (_NAMES_OF_REFS, _FOUND, _RESOLVED, _PRODUCTS):
             database.execute(statement)
-        return _fetched(database, empty)
+        return _fetched(database, n_rows, with_names=with_names)
 
 
 def _put_rows(
@@ -202,14 +208,14 @@ def _put_rows(
             before = len(named)
             for cell, column in enumerate(roles.images):
                 named += _names(row + at, cell, columns[column][at], cut)
-            key = _text(ids[at])
+            key = cell_text(ids[at])
             keys.append(key or (f"row {row + at + 1}" if len(named) > before else None))
         categories = columns[roles.category] if roles.category is not None else nothing
         rows = pa.table(
             {
                 "row": pa.array(np.arange(row, row + n)),
                 "key": pa.array(keys, pa.string()),
-                "category": pa.array([_text(one) for one in categories], pa.string()),
+                "category": pa.array([cell_text(one) for one in categories], pa.string()),
                 "stock": pa.array(
                     [None if roles.stock is None else _in_stock(one, in_stock) for one in stocks], pa.bool_()
                 ),
@@ -251,28 +257,23 @@ def _names(
     first = cell * 10_000  # positions of the cells of a row do not meet
     if isinstance(value, list):
         for pos, one in enumerate(value):
-            if text := _text(one):
+            if text := cell_text(one):
                 yield row, cell, first + pos, text, False, True
         return
-    text = _text(value)
+    text = cell_text(value)
     if not text:
         return
     pieces = [piece for piece in cut.split(text) if piece]
     is_cut = len(pieces) > 1
-    yield row, cell, first, text, True, is_cut
+    if not (is_cut and text.count("://") > 1):  # several web addresses are no one's name
+        yield row, cell, first, text, True, is_cut
     if is_cut:
         for pos, piece in enumerate(pieces):
             yield row, cell, first + pos, piece, False, True
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # ids that a spreadsheet took for numbers
-    return "" if value is None else str(value).strip()
-
-
 def _in_stock(value: Any, of_text: Any) -> bool:
-    return value if isinstance(value, bool) else bool(of_text(_text(value)))
+    return value if isinstance(value, bool) else bool(of_text(cell_text(value)))
 
 
 def _put_images(database: duckdb.DuckDBPyConnection, collection: Collection, index: Index) -> None:
@@ -298,7 +299,7 @@ def _put_images(database: duckdb.DuckDBPyConnection, collection: Collection, ind
     database.unregister("known")
 
 
-def _fetched(database: duckdb.DuckDBPyConnection, n_rows: int) -> Joined:
+def _fetched(database: duckdb.DuckDBPyConnection, n_rows: int, *, with_names: bool) -> Joined:
     products = database.sql("SELECT key, category, stock FROM products ORDER BY product").to_arrow_table()
     of_row = database.sql("SELECT r.row, p.product FROM rows r JOIN products p ON r.key = p.key").fetchnumpy()
     product_of_row = np.full(n_rows, -1, np.int64)
@@ -306,6 +307,9 @@ def _fetched(database: duckdb.DuckDBPyConnection, n_rows: int) -> Joined:
     encoded = products.column("category").combine_chunks().dictionary_encode()
     category = np.asarray(encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
     places = database.sql("SELECT row, place FROM resolved ORDER BY row, pos").fetchnumpy()
+    names = (
+        database.sql("SELECT ref FROM resolved ORDER BY row, pos").to_arrow_table() if with_names else None
+    )
     problems = database.sql(_PROBLEMS).to_arrow_table()
     counts = database.sql(
         "SELECT how, count(*) AS n FROM resolved WHERE place IS NOT NULL GROUP BY how ORDER BY how"
@@ -325,4 +329,5 @@ def _fetched(database: duckdb.DuckDBPyConnection, n_rows: int) -> Joined:
         problems=problems,
         joined_by=dict(counts),
         measures=measures,
+        names=None if names is None else names.column(0).combine_chunks(),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -80,6 +80,13 @@ def free_name(name: str, used: set[str]) -> str:
         number += 1
         free = f"{name} ({number})"
     return free
+
+
+def cell_text(value: Any) -> str:
+    """Return a value as the text that people see; an id that a spreadsheet took for the number 7.0 is 7."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
 
 
 def cannot_open(path: Path, error: OSError) -> UsageError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 from tagger.catalog.delimited import DelimitedTable
 from tagger.catalog.others import JsonLinesTable
 from tagger.catalog.table import free_name
+from tagger.outfile import PendingFile
 from tagger.spreadsheet import FORMULA_SIGNS, csv_writer, harmless_cell
 
 if TYPE_CHECKING:
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 BETWEEN: Final = "; "
 """Between the values of one of our cells in CSV."""
 
+ROW_PICTURES: Final = "row_pictures"
+PRODUCT_PICTURES: Final = "product_pictures"
+"""Lists of (name, alt): the images of a row, and of its product, that were found, by the names that the
+catalog has for them, with their alternative texts."""
+
 _GROUP_ROWS: Final = 65_536
 _FORMULA: Final = f"^[{''.join(FORMULA_SIGNS).replace('-', '') + '-'}]"
 
@@ -41,27 +49,71 @@ class Rows:
 
     Attributes:
         own: Their own columns, as the catalog has them.
-        ours: What tagger says, by name.
-        products: Product of each, -1 of a row without content.
+        ours: What tagger says, by name; for some formats also `ROW_PICTURES` and `PRODUCT_PICTURES`.
         is_first: Which are the first of their product.
     """
 
     own: pa.RecordBatch
     ours: dict[str, pa.Array]
-    products: npt.NDArray[np.int64]
     is_first: npt.NDArray[np.bool_]
 
 
 class Output(ABC):
-    """Writes rows to a file. Closing it twice does nothing."""
+    """Writes rows to a file, or to several, that appear when all are complete.
+
+    Args:
+        out: The file.
+
+    Attributes:
+        left_out: Products that cannot be in such a file, by the reason.
+
+    Raises:
+        UsageError: Nothing can be written there.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._pending = [PendingFile(out)]
+        self.left_out: Counter[str] = Counter()
+
+    @property
+    def files(self) -> list[str]:
+        """The files, the first as it was asked for."""
+        return [str(one.path) for one in self._pending]
+
+    def append(self, rows: Rows) -> None:
+        """Append rows.
+
+        Raises:
+            RunError: The disk is full.
+        """
+        with self._pending[-1].explained():
+            self.write(rows)
 
     @abstractmethod
     def write(self, rows: Rows) -> None:
-        """Append rows."""
+        """As `append`, with the errors of the file system."""
 
     @abstractmethod
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left; a second time nothing."""
+
+    def publish(self) -> None:
+        """Close the files and give them their names.
+
+        Raises:
+            RunError: The disk is full.
+        """
+        with self._pending[-1].explained():
+            self.close()
+        for one in self._pending:
+            one.publish()
+
+    def discard(self) -> None:
+        """Remove what has no name yet."""
+        with contextlib.suppress(OSError):
+            self.close()
+        for one in self._pending:
+            one.discard()
 
 
 def our_names(own: Sequence[str], ours: Sequence[str]) -> list[str]:
@@ -83,16 +135,17 @@ class ParquetOutput(Output):
     """Parquet, with the catalog's types and lists of structs for ours.
 
     Args:
-        path: The file.
+        out: The file.
         table: The catalog.
         ours: Our columns.
     """
 
-    def __init__(self, path: Path, table: CatalogTable, ours: pa.Schema) -> None:
+    def __init__(self, out: Path, table: CatalogTable, ours: pa.Schema) -> None:
+        super().__init__(out)
         own = [pa.field(name, kind) for name, kind in zip(table.names, table.types, strict=True)]
         names = our_names(table.names, ours.names)
         self._schema = pa.schema([*own, *(pa.field(n, f.type) for n, f in zip(names, ours, strict=True))])
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+        self._writer = pq.ParquetWriter(self._pending[0].part, self._schema, compression="zstd")
         self._held: list[pa.RecordBatch] = []
 
     def write(self, rows: Rows) -> None:
@@ -122,22 +175,24 @@ class CsvOutput(Output):
     would run as a formula, and were none so far, get an apostrophe in front.
 
     Args:
-        path: The file.
+        out: The file.
         table: The catalog.
         ours: Our columns.
         delimiter: Between cells; that of the catalog by default.
     """
 
     def __init__(
-        self, path: Path, table: CatalogTable, ours: pa.Schema, *, delimiter: str | None = None
+        self, out: Path, table: CatalogTable, ours: pa.Schema, *, delimiter: str | None = None
     ) -> None:
+        super().__init__(out)
         self._is_text = isinstance(table, DelimitedTable)
         line_end, with_mark = "\n", table.format == "xlsx"
         if isinstance(table, DelimitedTable):
             line_end = table.dialect.line_end
             delimiter = delimiter or table.dialect.delimiter
             with_mark = table.dialect.has_bom or table.dialect.encoding != "utf-8"
-        self._file = path.open("w", encoding="utf-8-sig" if with_mark else "utf-8", newline="")
+        encoding = "utf-8-sig" if with_mark else "utf-8"
+        self._file = self._pending[0].part.open("w", encoding=encoding, newline="")
         self._csv = csv_writer(self._file, delimiter=delimiter or ",", line_end=line_end)
         self._csv.writerow([*table.header, *our_names(table.header, ours.names)])
 
@@ -158,13 +213,14 @@ class JsonLinesOutput(Output):
     """JSON Lines. Objects of a JSON Lines catalog come back as they were written, with our fields behind.
 
     Args:
-        path: The file.
+        out: The file.
         table: The catalog.
         ours: Our columns.
     """
 
-    def __init__(self, path: Path, table: CatalogTable, ours: pa.Schema) -> None:
-        self._file = path.open("wb")
+    def __init__(self, out: Path, table: CatalogTable, ours: pa.Schema) -> None:
+        super().__init__(out)
+        self._file = self._pending[0].part.open("wb")
         own = table.header if isinstance(table, JsonLinesTable) else table.names
         self._names = our_names(own, ours.names)
         self._lines = table.lines() if isinstance(table, JsonLinesTable) else None

@@ -20,7 +20,7 @@ from tagger.errors import UsageError
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["parquet", "csv", "jsonl"]),
+    type=click.Choice(["parquet", "csv", "jsonl", "google-merchant", "shopify"]),
     help="By default by the ending of FILE: .parquet, .csv, .tsv or .jsonl.",
 )
 @click.option("--taxonomy", metavar="FILE", help="Categories of your own to suggest; see docs/taxonomy.md.")
@@ -108,5 +108,7 @@ def enrich(
         print(f"unmatched {lost:,} names of images: {counts}{more}")
     if done.flags:
         print(f"flagged   {', '.join(f'{count:,} {flag}' for flag, count in done.flags.items())}")
-    print(f"written   {printable(done.out)} in {done.seconds:.1f} s")
+    for reason, count in done.left_out.items():
+        print(f"left out  {count:,}: {reason}")
+    print(f"written   {', '.join(map(printable, done.files))} in {done.seconds:.1f} s")
     return 0

@@ -12,8 +12,6 @@ from tagger.errors import UsageError
 if TYPE_CHECKING:
     from tagger.search import Collection
 
-_MOST_OF_GROUP = 5
-
 
 @click.command()
 @click.argument("collection")
@@ -105,14 +103,14 @@ def _against(opened: "Collection", source: str, out: str | None, *, as_json: boo
     return 0
 
 
-def _print_group(group: list[dict[str, Any]]) -> None:
-    best = group[0]
+def _print_group(group: dict[str, Any]) -> None:
+    best, *others = group["rows"]
     print(f"{printable(best['image_id'])}  {best['width_px']} x {best['height_px']}")
-    for row in group[1 : _MOST_OF_GROUP + 1]:
+    for row in others:
         size = f"{row['width_px']} x {row['height_px']}"
         print(f"    {row['kind']:<8} {row['cosine']:.3f}  {size:<12} {printable(row['image_id'])}")
-    if len(group) > _MOST_OF_GROUP + 1:
-        print(f"    and {len(group) - _MOST_OF_GROUP - 1:,} more")
+    if group["images"] > len(group["rows"]):
+        print(f"    and {group['images'] - len(group['rows']):,} more")
 
 
 @click.command()

@@ -20,8 +20,8 @@ _JSON_KEYS = {
     "--fold also folded: [image_id] in a match that stands for others",
     "recommend": "as search, with because: image_id in each match; with --events: out, users, rows, cold, "
     "events, unknown, incomplete",
-    "duplicates": "groups, images, kinds: {kind: copies}, out, largest: [[row]]; with --against: images, "
-    "known: {kind: images}, new, failed, out, first: [row]",
+    "duplicates": "groups, images, kinds: {kind: copies}, out, largest: [{images, rows}]; with --against: "
+    "images, known: {kind: images}, new, failed, out, first: [row]",
     "outliers": "images, outliers, out, first: [{rank, image_id, percentile, distance, nearest}]",
     "enrich": "products, enriched, missing, rows, images, joined: {how: names}, unmatched: {problem: names}, "
     "examples: [row], flags: {flag: products}, columns, read_as, out, unmatched_out, seconds",

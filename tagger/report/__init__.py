@@ -21,12 +21,15 @@ class ReportOptions:
             make the file larger, by about 100 KB each.
         samples_per_sheet: Most pictures on a sheet.
         examples_per_reason: Most failed images named for each reason.
+        outliers: Most images on the sheet of outliers, each with the picture of its nearest peer; 0
+            leaves the sheet out.
         storage: How to reach the storage of the source pictures; None: as the collection was opened.
     """
 
     sheets: int = 12
     samples_per_sheet: int = 12
     examples_per_reason: int = 5
+    outliers: int = 24
     storage: StorageOptions | None = None
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import jinja2
 
     from tagger.report.gather import Gathered
+    from tagger.report.outliers import OutlierSheet
     from tagger.report.runs import History, RunFacts
+    from tagger.report.samples import Picture
     from tagger.report.sheets import Thumbnails
     from tagger.report.tallies import Spread
 
@@ -91,6 +93,7 @@ class Content:
         found: What was counted.
         thumbnails: Pictures of the sheets.
         history: The collection's runs.
+        outliers: Images unlike their peers; None leaves the section out.
         program: Name and version of the program.
     """
 
@@ -102,6 +105,7 @@ class Content:
     found: Gathered
     thumbnails: Thumbnails
     history: History
+    outliers: OutlierSheet | None = None
     program: str = field(default="tagger")
 
 
@@ -111,7 +115,6 @@ def render(content: Content) -> str:
     style = environment.loader.get_source(environment, "style.css.html")[0] if environment.loader else ""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     found, history = content.found, content.history
-    pictures = content.thumbnails.by_uri
     return environment.get_template("page.html").render(
         content=content,
         name_text=wording.file_name(content.uri.rstrip("/")),
@@ -123,8 +126,9 @@ def render(content: Content) -> str:
         runs=history.runs[:_TOP_RUNS],
         n_runs=len(history.runs),
         sheets=found.sheets,
-        n_missing=sum(sample.uri not in pictures for sheet in found.sheets for sample in sheet.samples),
-        why_missing=sorted(set(content.thumbnails.missing.values()))[:3],
+        missing=_missing(content.thumbnails, [one for sheet in found.sheets for one in sheet.samples]),
+        outliers=content.outliers,
+        missing_outliers=_missing(content.thumbnails, content.outliers.pictures if content.outliers else []),
         tags=found.tags[:TOP_WORDS],
         categories=found.categories[:TOP_WORDS],
         charts=_charts(found, content.threshold),
@@ -147,11 +151,17 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     for function in (
-        *(wording.shown, wording.file_name, wording.count, wording.share, wording.size),
-        *(wording.pixels, wording.seconds, wording.rate),
+        *(wording.shown, wording.file_name, wording.count, wording.share, wording.percentile),
+        *(wording.size, wording.pixels, wording.seconds, wording.rate),
     ):
         environment.filters[function.__name__] = function
     return environment
+
+
+def _missing(thumbnails: Thumbnails, pictures: Sequence[Picture]) -> tuple[int, list[str]]:
+    """Return how many pictures could not be read again, and some of the reasons."""
+    blank = [one.uri for one in pictures if one.uri not in thumbnails.by_uri]
+    return len(blank), sorted({thumbnails.missing[uri] for uri in blank if uri in thumbnails.missing})[:3]
 
 
 def _charts(found: Gathered, threshold: float) -> list[Histogram]:

@@ -7,19 +7,28 @@ import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """An image on a contact sheet.
+class Picture:
+    """An image that the report shows.
 
     Attributes:
         image_id: Its id.
         uri: Where its bytes are.
         etag: Version of the bytes that was tagged, or None.
-        score: Score of the sheet's tag, in [0, 1].
     """
 
     image_id: str
     uri: str
     etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Picture):
+    """An image on a contact sheet.
+
+    Attributes:
+        score: Score of the sheet's tag, in [0, 1].
+    """
+
     score: float
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from tagger.errors import ImageError, TaggerError
-from tagger.report.samples import Sample
+from tagger.report.samples import Picture
 from tagger.vision import DecodeLimits, Decoder, Facts, Framing
 
 THUMBNAIL_PX: Final = 192
@@ -25,7 +25,7 @@ _QUALITIES: Final = (76, 60, 40, 20, 5)
 _THREADS: Final = 8
 _AHEAD: Final = 16  # images in memory that wait for the decoder
 
-Read = Callable[[Sample], bytes]
+Read = Callable[[Picture], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +42,45 @@ class Thumbnails:
 
 
 def make_thumbnails(
-    samples: Sequence[Sample], read: Read, *, size_px: int = THUMBNAIL_PX, limits: DecodeLimits | None = None
+    pictures: Sequence[Picture],
+    read: Read,
+    *,
+    size_px: int = THUMBNAIL_PX,
+    limits: DecodeLimits | None = None,
 ) -> Thumbnails:
     """Read and shrink images; those that cannot be read or decoded any more are named, never raised.
 
     Decoding runs in the decoder's child process, as in a tagging run: pictures are not trusted.
 
     Args:
-        samples: Which images; repeated ones are read once.
+        pictures: Which images; repeated ones are read once.
         read: Returns the bytes of an image, or raises a `TaggerError`; called from several threads.
         size_px: Side of the square thumbnails.
         limits: What one image may cost.
     """
-    once = {sample.uri: sample for sample in samples}
+    once = {picture.uri: picture for picture in pictures}
     todo = list(once.values())
     if not todo:
         return Thumbnails({}, {})
-    pictures: dict[str, str] = {}
+    made: dict[str, str] = {}
     missing: dict[str, str] = {}
     framing = Framing(size_px=size_px, resize_px=size_px)
     decoder = Decoder((framing,), limits or DecodeLimits())
     try:
         decoded = decoder.run(len(todo), _arrivals(todo, read, missing))
-        for sample, found, pixels in zip(todo, decoded.facts, decoded.pixels[0], strict=True):
+        for picture, found, pixels in zip(todo, decoded.facts, decoded.pixels[0], strict=True):
             if isinstance(found, Facts):
-                pictures[sample.uri] = _data_uri(pixels)
+                made[picture.uri] = _data_uri(pixels)
             elif isinstance(found, ImageError):
-                missing[sample.uri] = found.detail
+                missing[picture.uri] = found.detail
             else:
-                missing.setdefault(sample.uri, "it was not decoded")
+                missing.setdefault(picture.uri, "it was not decoded")
     finally:
         decoder.close()
-    return Thumbnails(pictures, missing)
+    return Thumbnails(made, missing)
 
 
-def _arrivals(todo: list[Sample], read: Read, missing: dict[str, str]) -> Iterator[tuple[int, bytes]]:
+def _arrivals(todo: list[Picture], read: Read, missing: dict[str, str]) -> Iterator[tuple[int, bytes]]:
     """Yield (position, bytes) as reads end; a read that fails goes into `missing`.
 
     After an error that is not about the image, such as refused credentials, nothing more is read: a
@@ -84,29 +88,29 @@ def _arrivals(todo: list[Sample], read: Read, missing: dict[str, str]) -> Iterat
     """
     stopped = threading.Event()
 
-    def attempt(sample: Sample) -> bytes:
+    def attempt(picture: Picture) -> bytes:
         if stopped.is_set():
             raise ImageError("read_error", "storage did not answer for another image")
-        return read(sample)
+        return read(picture)
 
     waiting = iter(enumerate(todo))
-    running: dict[Future[bytes], tuple[int, Sample]] = {}
+    running: dict[Future[bytes], tuple[int, Picture]] = {}
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="tagger-thumbnail") as pool:
         try:
             while True:
-                for position, sample in itertools.islice(waiting, _AHEAD - len(running)):
-                    running[pool.submit(attempt, sample)] = (position, sample)
+                for position, picture in itertools.islice(waiting, _AHEAD - len(running)):
+                    running[pool.submit(attempt, picture)] = (position, picture)
                 if not running:
                     return
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    position, sample = running.pop(future)
+                    position, picture = running.pop(future)
                     try:
                         yield position, future.result()
                     except ImageError as error:
-                        missing[sample.uri] = error.detail
+                        missing[picture.uri] = error.detail
                     except TaggerError as error:
-                        missing[sample.uri] = str(error)
+                        missing[picture.uri] = str(error)
                         stopped.set()
         finally:
             stopped.set()

@@ -77,6 +77,15 @@ def share(part: float, whole: float) -> str:
     return "100 %" if percent >= 100 else f"{percent:.1f} %"
 
 
+def percentile(below: float) -> str:
+    """Write which share is below, closer to the top, where it matters, with two decimals.
+
+    >>> percentile(0.97368), percentile(0.9998)
+    ('97.4 %', '99.98 %')
+    """
+    return f"{100 * below:.2f} %" if below > 0.999 else f"{100 * below:.1f} %"
+
+
 def size(n_bytes: float) -> str:
     """Write a number of bytes.
 

@@ -13,6 +13,7 @@ from tagger.collection.runs import read_runs
 from tagger.errors import UsageError
 from tagger.report import ReportOptions, ReportResult
 from tagger.report.gather import COLUMNS, Gathered, gather
+from tagger.report.outliers import outlier_sheet
 from tagger.report.page import Content, render
 from tagger.report.runs import History
 from tagger.report.sheets import make_thumbnails
@@ -20,7 +21,8 @@ from tagger.storage import ImageReader, given_path, open_store, split_uri
 
 if TYPE_CHECKING:
     from tagger.collection import Collection
-    from tagger.report.samples import Sample
+    from tagger.report.outliers import OutlierSheet
+    from tagger.report.samples import Picture
     from tagger.storage import StorageOptions, Store
 
 REPORT_NAME = "report.html"
@@ -47,7 +49,8 @@ def write(collection: Collection, out: str | None, options: ReportOptions) -> Re
         samples_per_sheet=options.samples_per_sheet,
         examples_per_reason=options.examples_per_reason,
     )
-    html = render(_content(collection, found, history, storage)).encode()
+    outliers = outlier_sheet(collection, options.outliers) if options.outliers > 0 else None
+    html = render(_content(collection, found, outliers, history, storage)).encode()
     if isinstance(place, Path):
         written = _write_file(place, html)
     else:
@@ -75,12 +78,18 @@ def _place(out: str, storage: StorageOptions) -> Path | tuple[Store, str]:
     return open_store(f"{scheme}://{bucket}", storage), key
 
 
-def _content(collection: Collection, found: Gathered, history: History, storage: StorageOptions) -> Content:
+def _content(
+    collection: Collection,
+    found: Gathered,
+    outliers: OutlierSheet | None,
+    history: History,
+    storage: StorageOptions,
+) -> Content:
     config = collection.config
     reader = ImageReader(storage)
 
-    def read(sample: Sample) -> bytes:
-        return reader.read_image(sample.uri, if_match=sample.etag, max_bytes=_MAX_SOURCE_BYTES)[0]
+    def read(picture: Picture) -> bytes:
+        return reader.read_image(picture.uri, if_match=picture.etag, max_bytes=_MAX_SOURCE_BYTES)[0]
 
     samples = [sample for sheet in found.sheets for sample in sheet.samples]
     tagging = config.tagging
@@ -98,7 +107,8 @@ def _content(collection: Collection, found: Gathered, history: History, storage:
         threshold=tagging.threshold,
         table_version=collection.table.version,
         found=found,
-        thumbnails=make_thumbnails(samples, read),
+        outliers=outliers,
+        thumbnails=make_thumbnails([*samples, *(outliers.pictures if outliers else ())], read),
         history=history,
         program=f"tagger {importlib.metadata.version('tagger')}",
     )

@@ -37,6 +37,7 @@ SCHEMA: Final = pa.schema(
 
 _BLOCK: Final = 65_536
 _SHOWN: Final = 10
+_SHOWN_ROWS: Final = 6  # of a group: crowds have thousands
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +49,14 @@ class Duplicates:
         images: Images in them.
         kinds: By kind, the images that are a copy of their group's best.
         out: The file that was written, if one was asked for.
-        largest: Rows of the largest groups, as in the file.
+        largest: The largest groups: how many images, and the first rows, as in the file.
     """
 
     groups: int
     images: int
     kinds: dict[str, int]
     out: str | None
-    largest: list[list[dict[str, Any]]]
+    largest: list[dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         """Return what `tagger duplicates --json` prints."""
@@ -103,10 +104,12 @@ def duplicates(
                 some = slice(start, start + _BLOCK)
                 file.write(_rows(index, groups, places[some], number[some], sharpness))
     sizes = np.bincount(number, minlength=1)[1:]
-    largest = [
-        _rows(index, groups, places[number == group + 1], number[number == group + 1], sharpness).to_pylist()
-        for group in np.argsort(-sizes, kind="stable")[:_SHOWN].tolist()
-    ]
+    starts = np.cumsum(sizes) - sizes
+    largest = []
+    for group in np.argsort(-sizes, kind="stable")[:_SHOWN].tolist():
+        some = slice(starts[group], starts[group] + min(int(sizes[group]), _SHOWN_ROWS))
+        rows = _rows(index, groups, places[some], number[some], sharpness)
+        largest.append({"images": int(sizes[group]), "rows": rows.to_pylist()})
     counts = np.bincount(groups.kind[places][~leads], minlength=len(KINDS))
     return Duplicates(
         groups=int(leads.sum()),

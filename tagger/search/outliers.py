@@ -89,6 +89,7 @@ def distances(
     index: Index,
     allowed: Allowed | None = None,
     *,
+    slots: Slots | None = None,
     k: int = NEIGHBOURS,
     say: Callable[[int, int], None] = lambda _, __: None,
 ) -> Distances:
@@ -97,10 +98,12 @@ def distances(
     Args:
         index: Which images.
         allowed: The peers; all images by default.
+        slots: Whose distances; every peer's by default. Percentiles are among these.
         k: How many peers count.
         say: Is called with how many images are done, and how many there are.
     """
-    slots = index.ids.slots if allowed is None else allowed.slots
+    if slots is None:
+        slots = index.ids.slots if allowed is None else allowed.slots
     distance, nearest = np.full(len(slots), np.nan, np.float32), np.full(len(slots), -1, np.int64)
     done = 0
     for own, found, cosines in neighbours(index, k + _SPARE, slots=slots, allowed=allowed, say=say):

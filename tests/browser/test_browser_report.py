@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from page_kit import Visit, axe_findings, needs_chromium
 
+import tagger
 from tagger.report import write_report
 
 if TYPE_CHECKING:
@@ -54,19 +55,26 @@ def full_report(tmp_path_factory: pytest.TempPathFactory, jpegs: dict[str, bytes
     """A report with pictures, a placeholder, failures, and hostile names wherever a name goes."""
     make = _samples()
     folder = tmp_path_factory.mktemp("report")
-    photos = [(name, data, f"tag {i % 5}") for i, (name, data) in enumerate(jpegs.items())]
+    names = [_HOSTILE[0], "x" * 200 + ".jpg", *jpegs][: len(jpegs)]  # of files; those of images are below
+    photos = [
+        (name, data, f"tag {i % 5}") for i, (name, data) in enumerate(zip(names, jpegs.values(), strict=True))
+    ]
     rows = make.photo_rows(folder / "photos", photos)
     for row, name in zip(rows, _HOSTILE, strict=False):
         row["image_id"] = name
         row["tags"].append({"tag": name, "score": 0.2, "source": name})
         row["categories"].append({"tag": name, "score": 0.2})
         row["colors"].append({"hex": name[:7], "name": name[:40], "fraction": 0.01})
+    for row, vector in zip(rows, make.peers(len(rows), strange=[0, 1, 5, 7, 8, -1]), strict=True):
+        row["embedding"] = vector
     Path(rows[-1]["uri"].removeprefix("file://")).unlink()
     codes = ["corrupt", "timeout", "not_found"]
     rows += [make.failed_row(f"s3://b/{name}", codes[i % 3], name) for i, name in enumerate(_HOSTILE)]
-    collection = make.new_collection(folder / "collection")
+    collection = make.new_collection(folder / "collection", dim=32)
     make.add_run(collection, rows, settings={"include": _HOSTILE})
-    return Path(write_report(collection).out)
+    opened = tagger.open(collection.uri)
+    opened.index()
+    return Path(write_report(opened).out)
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +107,14 @@ def test_the_file_is_silent_and_loads_nothing_else(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.scripts.length") == 0
         assert page.locator("svg.gone").count() >= 1
+        assert page.locator("#outliers svg.gone").count() >= 1
 
 
 def test_hostile_names_are_text_in_the_browser_too(browser: Browser, full_report: Path):
     with Visit(browser, full_report.as_uri(), width=1366, height=900, scheme="light") as visit:
         page = visit.page
         text = page.evaluate("document.body.textContent")
+        assert _HOSTILE[0] in page.inner_text("#outliers")
         for name in (*_HOSTILE[:5], "evil\\u202egpj.exe", "a\\x09b\\x0ac\\x00\\x1b.jpg"):
             assert name in text
         assert (

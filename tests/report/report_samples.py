@@ -6,10 +6,12 @@ import random
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from tagger.collection import Collection, Config, RunRecord, Tagging, new_run_id, part_name, write_part
 from tagger.collection.schema import SCHEMA
+from tagger.tags import Entry, Taxonomy
 from tagger.vision import DecodeLimits, Facts, Framing
 from tagger.vision.decode import decode
 
@@ -18,20 +20,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODEL_ID = "0123456789abcdef" * 4
+TAXONOMY = Taxonomy(tags=(Entry("a", ("thing",)), Entry("b", ("thing",))), nodes=(Entry("thing"),))
 _FRAMING = Framing(size_px=32, resize_px=36)
 
 
-def new_collection(folder: Path | str, *, threshold: float = 0.1, top_k: int = 5) -> Collection:
+def new_collection(folder: Path | str, *, threshold: float = 0.1, top_k: int = 5, dim: int = 4) -> Collection:
     """Make an empty collection."""
     config = Config(
         model_id=MODEL_ID,
         model="efficientnet_lite0",
-        dim=4,
-        labels=("a", "b"),
+        dim=dim,
+        labels=TAXONOMY.names,
         activation="softmax",
-        tagging=Tagging(threshold, top_k, "taxonomies/abc.tsv", "abc"),
+        tagging=Tagging.of(TAXONOMY, threshold=threshold, top_k=top_k),
     )
-    return Collection.create_or_open(str(folder), config)
+    return Collection.create_or_open(str(folder), config, taxonomy=TAXONOMY)
 
 
 def tagged_row(uri: str, facts: Facts, tags: Sequence[tuple[str, float]], **values: Any) -> dict[str, Any]:
@@ -59,6 +62,15 @@ def tagged_row(uri: str, facts: Facts, tags: Sequence[tuple[str, float]], **valu
 def failed_row(uri: str, error: str, detail: str | None, **values: Any) -> dict[str, Any]:
     """Return the row of an image that failed."""
     return {"image_id": uri, "uri": uri, "status": "failed", "error": error, "error_detail": detail, **values}
+
+
+def peers(n: int, *, dim: int = 32, strange: Iterable[int] = ()) -> np.ndarray:
+    """Return unit vectors of shape (n, dim) around one direction; those in `strange` point anywhere."""
+    vectors = 0.1 * np.random.default_rng(n).normal(size=(n, dim))
+    vectors[:, 0] += 1
+    for place in strange:
+        vectors[place] = np.random.default_rng(place % n).normal(size=dim)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
 
 
 def facts_of(data: bytes) -> Facts:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from report_samples import failed_row, rows_table
 
 from tagger.report.gather import COLUMNS, gather
+from tagger.report.outliers import Outlier, OutlierSheet
 from tagger.report.page import Content, render
 from tagger.report.runs import History
+from tagger.report.samples import Picture
 from tagger.report.sheets import Thumbnails
 from tagger.report.wording import shown
 
@@ -187,6 +189,13 @@ def hostile_record(name: str) -> dict[str, Any]:
     }
 
 
+def hostile_outliers(name: str) -> OutlierSheet:
+    """Return a sheet with a name wherever a text goes."""
+    nearest = Picture(f"near {name}", f"s3://b/near/{name}", None)
+    outlier = Outlier(f"far {name}", f"s3://b/far/{name}", None, 0.9, nearest)
+    return OutlierSheet(outliers=(outlier,), measured=3, images=3, behind=name)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_stay_text(name: str):
     done = {
@@ -199,19 +208,29 @@ def test_hostile_names_stay_text(name: str):
         uri=f"s3://bucket/{name}",
         model={"model": name},
         program=name,
-        thumbnails=Thumbnails({}, {f"s3://b/{name}": name}),
+        thumbnails=Thumbnails({}, {f"s3://b/{name}": name, f"s3://b/far/{name}": name}),
+        outliers=hostile_outliers(name),
         records=[hostile_record(name), done],
     )
     parsed = Strict(page)
     assert shown(name) in parsed.text
     assert parsed.text.count(shown(f"failed {name}")) == 1
+    assert shown(f"far {name}") in parsed.text
+    assert shown(f"near {name}") in parsed.text
+    page += page_of(hostile_rows(name), outliers=OutlierSheet(lacking="usable", detail=name))
+    assert f"because {shown(name)}." in Strict(page).text
     assert not {"\x00", "\x1b", "\u202e"} & set(page)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_any_name_is_text_and_every_character_is_visible(name: str):
-    page = page_of(hostile_rows(name), uri=f"s3://bucket/{name}", records=[hostile_record(name)])
+    page = page_of(
+        hostile_rows(name),
+        uri=f"s3://bucket/{name}",
+        records=[hostile_record(name)],
+        outliers=hostile_outliers(name),
+    )
     parsed = Strict(page)
     assert shown(name) in parsed.text
     without_joiners = shown(name).replace("\u200d", "")
@@ -233,7 +252,7 @@ def test_the_policy_allows_this_style_and_nothing_else():
 
 
 def test_ids_are_unique_and_links_lead_somewhere():
-    parsed = Strict(page_of(hostile_rows("cat")))
+    parsed = Strict(page_of(hostile_rows("cat"), outliers=hostile_outliers("cat")))
     ids = [a["id"] for _, a in parsed.seen if "id" in a]
     assert len(ids) == len(set(ids))
     targets = {(a["href"] or "")[1:] for _, a in parsed.seen if "href" in a}

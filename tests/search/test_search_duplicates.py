@@ -189,11 +189,11 @@ def test_the_file_and_what_is_told(tmp_path):
     written = pq.read_table(tmp_path / "groups.parquet").to_pylist()
     assert [row["group"] for row in written] == sorted(row["group"] for row in written)
     assert [row["best"] for row in written].count(True) == 2
-    assert found.largest[0] == [
+    assert found.largest[0]["rows"] == [
         row for row in written if row["image_id"] in {rows[n]["image_id"] for n in (7, 8, 9)}
     ]
-    assert found.largest[0][0]["cosine"] == 1
-    assert found.largest[0][1]["kind"] == "picture"
+    assert found.largest[0]["rows"][0]["cosine"] == 1
+    assert found.largest[0]["rows"][1]["kind"] == "picture"
     opened.duplicates(tmp_path / "groups.csv")
     with (tmp_path / "groups.csv").open(newline="") as file:
         told = list(csv.DictReader(file))
