@@ -22,6 +22,7 @@ from tagger.catalog.reading import open_catalog
 from tagger.catalog.roles import find_roles
 from tagger.catalog.similar import Chooser, Rules
 from tagger.catalog.suggesting import suggest
+from tagger.catalog.together import LikedTogether
 from tagger.catalog.writing import PRODUCT_PICTURES, ROW_PICTURES, Rows
 from tagger.errors import UsageError
 from tagger.outfile import out_file, refuse_to_overwrite
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from tagger.catalog.pictures import Pictures
     from tagger.catalog.table import CatalogTable
     from tagger.index import Index
+    from tagger.index.vectors import Floats
 
     Ints = npt.NDArray[np.int64]
 
@@ -59,6 +61,9 @@ OURS: Final = pa.schema(
 )
 """What tagger adds to every row. `image_ids` and `alt_text` are of the images that the row names, in the
 catalog's order; the rest is of the product, whichever row names its images."""
+
+RECOMMENDED: Final = pa.field("recommended_with", pa.list_(PRODUCT))
+"""One more where events are given: products that the same customers like."""
 
 UNMATCHED: Final = pa.schema(
     [
@@ -86,6 +91,8 @@ class EnrichOptions:
         k: Similar products of each, at most 100.
         similar: Which products may be similar ones.
         flags: When a picture is flagged.
+        events: What customers did, for `recommended_with`: CSV or Parquet with user_id, product_id or
+            image_id, event, timestamp; see `tagger.search.events.Events`.
         taxonomy: Taxonomy file of the shop's own categories; see docs/taxonomy.md.
         id_column, image_columns, category_column, title_column, stock_column: Names of columns; found by
             their usual names if not given.
@@ -97,6 +104,7 @@ class EnrichOptions:
     k: int = 10
     similar: Rules = Rules()  # noqa: RUF009 - frozen
     flags: FlagRules = FlagRules()  # noqa: RUF009 - frozen
+    events: str | Path | None = None
     taxonomy: str | Path | None = None
     id_column: str | None = None
     image_columns: tuple[str, ...] = ()
@@ -192,7 +200,7 @@ def enrich(
     """
     started = time.monotonic()
     options = options or EnrichOptions()
-    given = {"catalog": catalog, "taxonomy": options.taxonomy}
+    given = {"catalog": catalog, "taxonomy": options.taxonomy, "events": options.events}
     refuse_to_overwrite(out, **given)
     if unmatched is not None:
         refuse_to_overwrite(unmatched, **given)
@@ -216,7 +224,7 @@ def enrich(
     settings = load_settings()
     with contextlib.ExitStack() as stack:
         lost = stack.enter_context(out_file(unmatched, UNMATCHED))
-        output = kind.open(Path(out), table, roles, OURS)
+        output = kind.open(Path(out), table, roles, _columns(options))
         stack.callback(output.discard)
         say(f"catalog: {table.describe()}; {roles.describe(table.header)}")
         with spill_folder(settings.cache_dir, f"enrich-{uuid.uuid4().hex}") as folder:
@@ -260,6 +268,12 @@ def enrich(
     )
 
 
+def _columns(options: EnrichOptions) -> pa.Schema:
+    """Return our columns, in their order."""
+    behind = OURS.get_field_index("similar_products") + 1
+    return OURS if options.events is None else OURS.insert(behind, RECOMMENDED)
+
+
 def _unmatched(joined: Joined) -> pa.Table:
     rows = joined.rows[joined.problems.column("position").to_numpy()]
     return pa.Table.from_arrays(
@@ -299,6 +313,14 @@ class _Enricher:
         self._similar = Chooser(seen, options.similar, options.k).choose()
         taxonomy = None if options.taxonomy is None else Path(options.taxonomy)
         self._suggestions = suggest(collection, seen, self._similar, taxonomy=taxonomy)
+        self._k = options.k
+        self._columns = _columns(options).names
+        self._together = None
+        if options.events is not None:
+            eligible = joined.stock if options.similar.in_stock else np.ones(joined.products, np.bool_)
+            self._together = LikedTogether(seen, Path(options.events), eligible, say=say)
+            if self._together.unknown:
+                say(f"{self._together.unknown:,} events name a product that is not in the catalog")
         self._describer = Describer(index, self.pictures)
         self._alt = self._describer.alt_texts()
         self._flagger = Flagger(seen, self._similar, options.flags)
@@ -338,7 +360,10 @@ class _Enricher:
             "similar_products": self._similar_products(unit),
             "quality_flags": flags,
         }
-        return {name: ours[name] for name in OURS.names} | self._named(products, start)
+        if self._together is not None:
+            row, other, strength = self._together.of(products, self._k)
+            ours[RECOMMENDED.name] = self._products(row, other, strength, none=products < 0)
+        return {name: ours[name] for name in self._columns} | self._named(products, start)
 
     def _images(self, start: int, n: int) -> dict[str, pa.Array]:
         begin, end = np.searchsorted(self._joined.rows, [start, start + n])
@@ -377,11 +402,11 @@ class _Enricher:
         products = taken(self._similar.products, unit)
         row, column = np.nonzero(products >= 0)
         scores = np.clip(self._similar.cosine[unit[row], column], 0, 1)
-        values = pa.StructArray.from_arrays(
-            [
-                self._joined.keys.take(pa.array(products[row, column])),
-                rounded(scores),
-            ],
-            fields=list(PRODUCT),
-        )
-        return as_lists(row, values, len(unit), none=unit < 0)
+        return self._products(row, products[row, column], scores, none=unit < 0)
+
+    def _products(
+        self, row: Ints, products: Ints, scores: Floats, *, none: npt.NDArray[np.bool_]
+    ) -> pa.ListArray:
+        keys = self._joined.keys.take(pa.array(products))
+        values = pa.StructArray.from_arrays([keys, rounded(scores)], fields=list(PRODUCT))
+        return as_lists(row, values, len(none), none=none)

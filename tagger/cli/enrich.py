@@ -25,6 +25,11 @@ from tagger.errors import UsageError
 )
 @click.option("--taxonomy", metavar="FILE", help="Categories of your own to suggest; see docs/taxonomy.md.")
 @click.option(
+    "--events",
+    metavar="FILE",
+    help="What customers did, for recommended_with; as for `tagger recommend`.",
+)
+@click.option(
     "--unmatched", metavar="FILE", help="Where names that mean no image go, and why: .csv or .parquet."
 )
 @click.option("-k", type=int, default=10, help="Similar products of each.  [default: 10]")

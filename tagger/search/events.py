@@ -94,6 +94,19 @@ class Tastes:
     newest: Slots
 
 
+@dataclass(frozen=True)
+class Items:
+    """What events are about, where that is not the images of an index: a number, as a slot is, for each.
+
+    Attributes:
+        images: Columns `image_id` and `slot`: the item that an image stands for.
+        products: Columns `product_id` and `slot`.
+    """
+
+    images: pa.Table
+    products: pa.Table
+
+
 class Events:
     """The events of a file as tables of DuckDB, on disk where memory ends; a context manager.
 
@@ -107,11 +120,12 @@ class Events:
     any of them is one of that image, and no other image is recommended.
 
     Args:
-        index: The images.
+        about: The images, or whatever has numbers.
         path: The events: CSV or Parquet with user_id, image_id or product_id, event, timestamp and, if you
             like, weight, which then takes the place of the event's.
         options: What they count.
-        products: CSV or Parquet with product_id and image_id, a row for each image of a product.
+        products: CSV or Parquet with product_id and image_id, a row for each image of a product; not with
+            `Items`, which have their own.
         folder: For what does not fit into memory.
         memory_bytes: Above which DuckDB goes to disk.
         threads: That DuckDB may use.
@@ -130,7 +144,7 @@ class Events:
 
     def __init__(
         self,
-        index: Index,
+        about: Index | Items,
         path: Path,
         *,
         options: EventOptions,
@@ -139,7 +153,6 @@ class Events:
         memory_bytes: int,
         threads: int,
     ) -> None:
-        self._n_slots = index.manifest.slots
         self._path = path
         self._folder = folder
         self.database = duckdb.connect(
@@ -156,9 +169,13 @@ class Events:
             with self.explained():
                 # A timestamp without a zone means the same everywhere.
                 self.database.execute("SET TimeZone = 'UTC'")
-                self.recommendable = self._load_images(index, products)
+                if isinstance(about, Items):
+                    self.recommendable = self._load_items(about)
+                else:
+                    self.recommendable = self._load_images(about, products)
                 file = TableFile(path, "the events file")
-                self._load_events(file, options, with_products=products is not None)
+                with_products = products is not None or isinstance(about, Items)
+                self._load_events(file, options, with_products=with_products)
                 self._weigh(options.half_life_days)
         except BaseException:
             self.close()
@@ -249,6 +266,17 @@ class Events:
         table = self.database.sql("SELECT DISTINCT slot FROM product ORDER BY slot").to_arrow_table()
         found: Slots = table.column(0).to_numpy()
         return found
+
+    def _load_items(self, items: Items) -> Slots | None:
+        """Make the same tables of what is known already."""
+        with self._registered("images", items.images), self._registered("products", items.products):
+            self.database.execute(
+                "CREATE TABLE shown AS SELECT image_id::VARCHAR AS image_id, slot FROM images"
+            )
+            self.database.execute(
+                "CREATE TABLE product AS SELECT product_id::VARCHAR AS product_id, slot FROM products"
+            )
+        return None
 
     def _load_events(self, file: TableFile, options: EventOptions, *, with_products: bool) -> None:
         """Make the table `events` of the rows that name a user and an image or product."""
