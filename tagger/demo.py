@@ -7,6 +7,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from tagger.catalog import Enriched, EnrichOptions, enrich
 from tagger.engine import Run, tag
 from tagger.errors import UsageError
 from tagger.index import Indexed
@@ -18,6 +19,7 @@ from tagger.storage import canonical_uri
 _QUERY = "chelsea.jpg"
 _TAG = "dog"
 _LIKED = ("german_shepherd.jpg", "koala.jpg")
+_CATALOG, _EVENTS = "catalog.csv", "events.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,24 +29,29 @@ class Demo:
     Attributes:
         photos: Folder of the sample photos.
         collection: Folder of the collection.
+        products: Folder of the sample catalog, enriched, and of the feeds made of it.
         report: The HTML report.
         run: What the tagging run did.
         index: What indexing it did.
+        enriched: What was made of the catalog.
     """
 
     photos: str
     collection: str
+    products: str
     report: str
     run: Run
     index: Indexed
+    enriched: Enriched
 
     def to_json(self) -> dict[str, Any]:
         """Return what `tagger demo --json` prints."""
-        return {**asdict(self), "run": self.run.to_json(), "index": self.index.to_json()}
+        parts: dict[str, Any] = {name: getattr(self, name).to_json() for name in ("run", "index", "enriched")}
+        return asdict(self) | parts
 
 
 def demo(folder: Path, *, say: Callable[[str], None], quiet: bool = False) -> Demo:
-    """Tag the sample photos, index them, search, recommend, and write a report.
+    """Tag the sample photos, index them, search, recommend, enrich a catalog, and write a report.
 
     Args:
         folder: Where everything goes; photos and results of an earlier demo are used again.
@@ -81,9 +88,41 @@ def demo(folder: Path, *, say: Callable[[str], None], quiet: bool = False) -> De
     say(f"$ tagger recommend {collection} {' '.join(f'--like {one}' for one in liked)} -k 3")
     for match in opened.recommend(liked, k=3).matches:
         say(str(match))
+    enriched = _enrich(opened, collection, folder / "products", say)
+    say(f"$ tagger outliers {collection}")
+    for strange in opened.outliers(share=3 / indexed.count).first:
+        say(f"  {strange['percentile']:.2f}  {strange['image_id'].rsplit('/', 1)[-1]}")
     say(f"$ tagger report {collection}")
     report = write_report(opened)
-    return Demo(photos=str(photos), collection=str(collection), report=report.out, run=run, index=indexed)
+    return Demo(
+        photos=str(photos),
+        collection=str(collection),
+        products=str(folder / "products"),
+        report=report.out,
+        run=run,
+        index=indexed,
+        enriched=enriched,
+    )
+
+
+def _enrich(opened: Collection, place: Path, products: Path, say: Callable[[str], None]) -> Enriched:
+    """Enrich the sample catalog: for people, for programs, and as feeds of two shops."""
+    products.mkdir(exist_ok=True)
+    with as_file(files("tagger") / "samples") as samples:
+        for name in (_CATALOG, _EVENTS):
+            shutil.copyfile(samples / name, products / name)
+    catalog, options = products / _CATALOG, EnrichOptions(k=5, events=products / _EVENTS)
+    say(f"$ tagger enrich {place} {catalog} --events {options.events} --out {products / 'enriched.csv'}")
+    unmatched = products / "unmatched.csv"
+    done = enrich(opened, catalog, products / "enriched.csv", options=options, unmatched=unmatched)
+    say(f"  {done.enriched} of {done.products} products have pictures; {done.missing} without: {unmatched}")
+    for flag, count in done.flags.items():
+        say(f"  {flag:<26} {count}")
+    enrich(opened, catalog, products / "enriched.parquet", options=options)
+    for name, kind in (("google.txt", "google-merchant"), ("shopify.csv", "shopify")):
+        say(f"$ tagger enrich {place} {catalog} --format {kind} --out {products / name}")
+        enrich(opened, catalog, products / name, format=kind, options=options)
+    return done
 
 
 def _put_photos(folder: Path, photos: Path) -> None:

@@ -26,6 +26,7 @@ MOST_ALT: Final = 125
 
 _MOST: Final = {"tags": 20, "categories": 20, "colors": 5}
 _BLOCK: Final = 65_536
+_LEAST_SCORE: Final = 0.3  # a text that is wrong is worse than none
 _LEAST_FRACTION: Final = 0.15  # of the picture that a colour covers to be told of
 
 
@@ -73,13 +74,13 @@ class Describer:
     def alt_texts(self) -> pa.DictionaryArray:
         """Return the alternative text of every image; empty where nothing is sure enough to be said.
 
-        The thing first: the best tag, or else the most specific category; then up to two colours that cover
-        much of the picture.
+        The thing first, then up to two colours that cover much of the picture.
         """
         things, shades = [], []
         for start in range(0, len(self._pictures.places), _BLOCK):
             places = self._pictures.places[start : start + _BLOCK]
-            things.append(self._things(places))
+            thing, score = things_of(self._index, places)
+            things.append(np.where(score >= _LEAST_SCORE, thing, -1))
             shades.append(self._shades(places))
         if not things:
             return pa.array([], pa.string()).dictionary_encode()
@@ -92,30 +93,40 @@ class Describer:
         ]
         return pa.DictionaryArray.from_arrays(pa.array(number.reshape(-1), pa.int32()), pa.array(texts))
 
-    def _things(self, places: Ints) -> Ints:
-        thing = _first(*self._index.words.flat("tags", places), nth=0)
-        numbers, scores, lengths = self._index.words.flat("categories", places)
-        owner = np.repeat(np.arange(len(places)), lengths)
-        sure = scores >= CATEGORY_THRESHOLD
-        owner, numbers, scores = owner[sure], numbers[sure], scores[sure]
-        depth = self._depths(numbers)
-        order = np.lexsort((-scores, -depth, owner))
-        first, at = np.unique(owner[order], return_index=True)
-        category = np.full(len(places), -1, np.int64)
-        category[first] = numbers[order][at]
-        return np.where(thing >= 0, thing, category)
-
-    def _depths(self, numbers: npt.NDArray[np.int32]) -> Ints:
-        words, depth = self._index.words.vocabulary, np.zeros(len(self._index.words.vocabulary), np.int64)
-        for number in np.unique(numbers).tolist():
-            depth[number] = len(self._index.vocabulary.parents(words[number]))
-        found: Ints = depth[numbers]
-        return found
-
     def _shades(self, places: Ints) -> Ints:
         numbers, fractions, lengths = self._index.words.flat("colors", places)
         numbers = np.where(fractions >= _LEAST_FRACTION, numbers, -1)
-        return np.stack([_first(numbers, fractions, lengths, nth=nth) for nth in (0, 1)], axis=1)
+        return np.stack([_first(numbers, fractions, lengths, nth=nth)[0] for nth in (0, 1)], axis=1)
+
+
+def things_of(index: Index, places: Ints) -> tuple[Ints, Floats]:
+    """Return what images show, in one word: a sure tag, or else the most specific sure category, or a tag.
+
+    Args:
+        index: What has words of them.
+        places: Which images, shape (N,).
+
+    Returns:
+        Numbers of words, -1 for none, and their scores.
+    """
+    tag, score = _first(*index.words.flat("tags", places), nth=0)
+    numbers, scores, lengths = index.words.flat("categories", places)
+    owner = np.repeat(np.arange(len(places)), lengths)
+    sure = (scores >= CATEGORY_THRESHOLD) & (score[owner] < CATEGORY_THRESHOLD)
+    owner, numbers, scores = owner[sure], numbers[sure], scores[sure]
+    order = np.lexsort((-scores, -_depths(index, numbers), owner))
+    row, at = np.unique(owner[order], return_index=True)
+    tag[row], score[row] = numbers[order][at], scores[order][at]
+    return tag, score
+
+
+def _depths(index: Index, numbers: npt.NDArray[np.int32]) -> Ints:
+    """Return how many categories are above each word."""
+    words, depth = index.words.vocabulary, np.zeros(len(index.words.vocabulary), np.int64)
+    for number in np.unique(numbers).tolist():
+        depth[number] = len(index.vocabulary.parents(words[number]))
+    found: Ints = depth[numbers]
+    return found
 
 
 def alt_text(thing: str, colors: list[str]) -> str:
@@ -169,14 +180,13 @@ def _best(
     return owner[nth < most], numbers[nth < most], scores[nth < most]
 
 
-def _first(numbers: npt.NDArray[np.int32], scores: Floats, lengths: Ints, *, nth: int) -> Ints:
-    """Return the nth word of each image, -1 where it has fewer."""
-    del scores
+def _first(numbers: npt.NDArray[np.int32], scores: Floats, lengths: Ints, *, nth: int) -> tuple[Ints, Floats]:
+    """Return the nth word of each image and its score, -1 where it has fewer."""
     at = np.cumsum(lengths) - lengths + nth
-    found = np.full(len(lengths), -1, np.int64)
+    found, score = np.full(len(lengths), -1, np.int64), np.zeros(len(lengths), np.float32)
     has = lengths > nth
-    found[has] = numbers[at[has]]
-    return found
+    found[has], score[has] = numbers[at[has]], scores[at[has]]
+    return found, score
 
 
 def rounded(scores: Floats) -> pa.Array:

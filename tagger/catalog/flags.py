@@ -37,12 +37,16 @@ FLAGS: Final = (
 )
 
 
+_LIGHT: Final = 0.4  # brightness below which a picture is taken for dark
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagRules:
     """When a picture is flagged. bench/catalog.py states what these find.
 
     Attributes:
-        min_sharpness: Below it a picture is blurred; see `tagger.vision.measure.sharpness`.
+        min_sharpness: Below it a picture is blurred; see `tagger.vision.measure.sharpness`. Of dark ones,
+            whose edges are fainter, less is asked, by the square of their brightness.
         min_side_px: Least width and height. 500 is what Google Merchant Center asks of every image from
             31 January 2027 on.
         min_brightness: Mean luma in [0, 1] below which a picture is too dark.
@@ -56,7 +60,7 @@ class FlagRules:
     min_side_px: int = 500
     min_brightness: float = 0.15
     min_peers: int = 8
-    most_own_share: float = 0.1
+    most_own_share: float = 0.15
     least_other_share: float = 0.5
 
 
@@ -88,8 +92,9 @@ class Flagger:
             axis=1,
         )
         with np.errstate(invalid="ignore"):
+            light = np.minimum(self._brightness / _LIGHT, 1)
             self._bad = {
-                BLURRED: self._sharpness < rules.min_sharpness,
+                BLURRED: self._sharpness < rules.min_sharpness * light**2,
                 TOO_SMALL: self._sizes.min(axis=1, initial=1 << 30) < rules.min_side_px,
                 TOO_DARK: self._brightness < rules.min_brightness,
             }

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PEERS: Final = 20
 """Other pictures whose products vote on the category of a product."""
 
+PEER_COSINE: Final = 0.35
+"""Least likeness of such a picture: photos that have nothing in common have about 0.2."""
+
 _BLOCK: Final = 2048
 _DEEPER: Final = 8  # times more neighbours for those who are left short
 
@@ -185,8 +188,8 @@ class Chooser:
 
     def _vote(self, rows: Ints, near: Ints, cosine: Floats, category: Ints, made: Similar) -> None:
         theirs = taken(self._joined.category, taken(self._all.first, near))
-        theirs, weight = _packed(theirs, cosine, PEERS)
-        weight = np.where(theirs >= 0, np.maximum(weight, 0), 0)
+        theirs, weight = _packed(np.where(cosine >= PEER_COSINE, theirs, -1), cosine, PEERS)
+        weight = np.where(theirs >= 0, weight, 0)
         total = np.maximum(weight.sum(axis=1), 1e-9)
         votes = (weight[:, None, :] * (theirs[:, :, None] == theirs[:, None, :])).sum(axis=2)
         best = votes.argmax(axis=1)

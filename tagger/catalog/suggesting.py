@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.catalog.describing import rounded
+from tagger.catalog.describing import rounded, things_of
 from tagger.catalog.pictures import taken
 from tagger.errors import CollectionError
 
@@ -81,7 +81,7 @@ def suggest(
 
     With a taxonomy, what it says of the images; it sees nothing else. Without one, the category that most of
     the products with the most similar pictures have, where most of them agree; and where they do not, the
-    best tag and the categories above it in the collection's own words.
+    surest word and the categories above it in the collection's own words.
 
     Args:
         collection: Whose images.
@@ -121,13 +121,11 @@ def _of_sets(pictures: Pictures, sets: Ints, numbers: Ints, scores: Floats) -> t
 
 
 def _by_tags(taxonomy: Taxonomy, index: Index, pictures: Pictures) -> tuple[Ints, Floats, list[str]]:
-    numbers, scores, lengths = index.words.flat("tags", pictures.places)
-    best, score = np.full(len(lengths), -1, np.int64), np.zeros(len(lengths), np.float32)
-    first, has = np.cumsum(lengths) - lengths, lengths > 0
-    best[has], score[has] = numbers[first[has]], scores[first[has]]
-    words, known = index.words.vocabulary, np.unique(best[has])
+    thing, score = things_of(index, pictures.places)
+    words, known = index.words.vocabulary, np.unique(thing[thing >= 0])
     path = _Paths(taxonomy, taxonomy.categories)
-    return np.where(has, np.searchsorted(known, best), -1), score, [path.of(words[n]) for n in known.tolist()]
+    texts = [path.of(words[number]) for number in known.tolist()]
+    return np.where(thing >= 0, np.searchsorted(known, thing), -1), score, texts
 
 
 class _Paths:

@@ -19,18 +19,19 @@ from tagger.cli import print_json
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
 def demo(folder: Path, *, serving: bool | None, quiet: bool, as_json: bool) -> int:
-    """Tag sample photos in FOLDER, index and search them, write a report, and serve the web page."""
+    """Tag sample photos in FOLDER, index and search them, enrich a catalog, and serve the web page."""
     from tagger.demo import demo as run_demo
 
     result = run_demo(folder, say=lambda line: click.echo(line, err=as_json), quiet=quiet)
     if as_json:
         print_json(result.to_json())
         return 0
-    click.echo(f"\nphotos   {result.photos}\ntable    {result.collection}\nreport   {result.report}")
+    for name in ("photos", "collection", "products", "report"):
+        click.echo(f"{name:<11}{getattr(result, name)}")
     if sys.stdout.isatty() and sys.stderr.isatty() if serving is None else serving:
         _serve(result.collection)
     else:
-        click.echo(f"page     http://127.0.0.1:8000 after `tagger serve {result.collection}`")
+        click.echo(f"page       http://127.0.0.1:8000 after `tagger serve {result.collection}`")
         click.echo("open report and page in a browser; the same commands work on your own folder or bucket")
     return 0
 
@@ -39,7 +40,7 @@ def _serve(collection: str) -> None:
     from tagger.serve import ServeOptions, serve
 
     def ready(address: str, _seconds: float) -> None:
-        click.echo(f"page     {address}\nopen it in a browser; Ctrl-C ends it")
+        click.echo(f"page       {address}\nopen it in a browser; Ctrl-C ends it")
 
     serve(collection, ServeOptions(port=_port()), access_log=False, on_ready=ready)
 

@@ -12,7 +12,7 @@ from tagger.catalog.describing import MOST_ALT, alt_text
 def told(tmp_path_factory):
     """Rows by product id, and the summary."""
     made = rows(["a.jpg", "b.jpg", "c.jpg", "copy.jpg", "bad.jpg"], failed=["bad.jpg"])
-    made[0] |= {"sharpness": 20.0, "brightness": 0.1}
+    made[0] |= {"sharpness": 5.0, "brightness": 0.1}
     made[1] |= {"width_px": 499}
     made[3] |= {"phash": made[0]["phash"], "embedding": turned(made[0]["embedding"], 0.97, 1)}
     made[0]["tags"] = [
@@ -40,7 +40,7 @@ def told(tmp_path_factory):
     (folder / "in.csv").write_text("\n".join(lines))
     done = enrich(opened, folder / "in.csv", folder / "out.parquet")
     found = {row["id"]: row for row in pq.read_table(folder / "out.parquet").to_pylist()}
-    loose = FlagRules(min_sharpness=10, min_side_px=10, min_brightness=0.05)
+    loose = FlagRules(min_sharpness=1, min_side_px=10, min_brightness=0.05)
     enrich(opened, folder / "in.csv", folder / "loose.parquet", options=EnrichOptions(flags=loose))
     return found, done, pq.read_table(folder / "loose.parquet").to_pylist()
 
@@ -56,7 +56,7 @@ def test_flags_name_the_image_and_why(told):
     }
     assert flags == {
         "1": [
-            ("blurred", "a.jpg", "sharpness 20"),
+            ("blurred", "a.jpg", "sharpness 5"),
             ("too_small", "b.jpg", "499 x 800 pixels"),
             ("too_dark", "a.jpg", "brightness 0.10"),
         ],
@@ -65,7 +65,7 @@ def test_flags_name_the_image_and_why(told):
         "4": [("image_missing", None, "the catalog names no image")],
         "5": [("image_missing", "gone.jpg", "no image of the collection has this name")],
         "6": [
-            ("blurred", "a.jpg", "sharpness 20"),
+            ("blurred", "a.jpg", "sharpness 5"),
             ("too_dark", "a.jpg", "brightness 0.10"),
             ("duplicate_of", "a.jpg", "1"),
             ("image_failed", "bad.jpg", "corrupt: the file ends in the middle"),

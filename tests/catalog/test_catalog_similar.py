@@ -149,7 +149,7 @@ def test_categories_of_peers_are_suggested_where_they_agree(tmp_path):
 def test_without_categories_the_best_tag_with_its_parents_is_suggested(tmp_path):
     made = rows(["a.jpg", "b.jpg"])
     made[0]["tags"] = [{"tag": "tabby", "score": 0.8, "source": "tiny"}]
-    made[1]["tags"] = []
+    made[1]["tags"] = made[1]["categories"] = []
     opened = shop(tmp_path / "c", made)
     (tmp_path / "in.csv").write_text("id,image\n1,a.jpg\n2,b.jpg\n")
     enrich(opened, tmp_path / "in.csv", tmp_path / "out.parquet")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import signal
 from pathlib import Path
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 from driving import Driver, tagger, wait_for
 from tables import rows_of
@@ -18,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 def test_demo_tags_and_reports(tmp_path: Path) -> None:
     record = tagger("demo", tmp_path / "demo", "--json").require().json
-    assert list(record) == ["photos", "collection", "report", "run", "index"]
+    assert list(record) == ["photos", "collection", "products", "report", "run", "index", "enriched"]
     photos = list(Path(record["photos"]).iterdir())
     rows = rows_of(record["collection"]).to_pylist()
     assert record["run"]["tagged"] == len(photos) == len(rows) >= 5
@@ -37,6 +39,7 @@ def test_demo_tags_and_reports(tmp_path: Path) -> None:
     found = tagger("search", record["collection"], kitten, "-k", "2", "--json").require().json["matches"]
     assert found[1]["image_id"].endswith("/chelsea.jpg")  # the other cat that looks at the camera
     assert {tag["tag"] for tag in found[1]["categories"]} >= {"cat", "animal"}
+    _check_products(Path(record["products"]), record["enriched"])
     text = tmp_path / "text.jpg"
     text.write_text("not a picture")
     refused = tagger("search", record["collection"], text).require(2)
@@ -49,3 +52,25 @@ def test_demo_tags_and_reports(tmp_path: Path) -> None:
         again = driver.wait(30).require()
     assert record["report"].rpartition("/")[0].rpartition("/runs/")[0] in again.stdout
     assert len(rows_of(record["collection"])) == len(rows)
+
+
+def _check_products(folder: Path, record: dict[str, object]) -> None:
+    """The sample catalog, with what was planted in it."""
+    assert {path.name for path in folder.iterdir()} == {
+        *("catalog.csv", "events.csv", "enriched.csv", "enriched.parquet", "unmatched.csv"),
+        *("google.txt", "shopify.csv"),
+    }
+    assert (record["products"], record["enriched"], record["missing"]) == (40, 39, 1)
+    products = {row["sku"]: row for row in pq.read_table(folder / "enriched.parquet").to_pylist()}
+    flags = {sku: {one["flag"] for one in row["quality_flags"]} for sku, row in products.items()}
+    assert "image_missing" in flags["P-0040"]
+    assert "duplicate_of" in flags["P-0039"]  # a macaw once more
+    assert products["P-0004"]["category"] == "Architecture"
+    assert products["P-0004"]["category_suggestion"].endswith("bison")
+    similar = products["P-0022"]["similar_products"]
+    assert similar[0]["product_id"] in ("P-0006", "P-0009")  # cats
+    assert products["P-0006"]["alt_text"][0].startswith("Cat, mainly ")
+    assert products["P-0001"]["recommended_with"]
+    with (folder / "enriched.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    assert rows[0]["price"] == "19,90"
