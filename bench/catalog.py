@@ -10,7 +10,7 @@ shop, and no two pictures are the same. Each fault is planted in one product of 
 flag that is raised and was not planted counts as wrong.
 
 Speed. The images are look-alikes of real embeddings (bench/lookalike.py). A product has one to three of them,
-named by file, and a category of two hundred, which is that of its first image's best tag, or a random one.
+named by file, and its category is their best tag.
 """
 
 from __future__ import annotations
@@ -201,18 +201,19 @@ def _judged(flag: str, planted: set[int], raised: set[int]) -> dict[str, Any]:
     }
 
 
-def write_catalog(path: Path, names: list[str], products: int) -> None:
-    """Write a catalog of products that show one to three images each, by file name."""
+def write_catalog(path: Path, shown: dict[str, list[str]], products: int) -> None:
+    """Write a catalog of products that show one to three images of what they are, by file name."""
     rng = random.Random(11)
+    kinds, sizes = list(shown), [len(names) for names in shown.values()]
     with path.open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(["sku", "title", "brand", "price", "category", "availability", "images", "description"])
         for i in range(products):
-            images = "|".join(rng.choice(names) for _ in range(rng.randint(1, 3)))
+            (kind,) = rng.choices(kinds, sizes)
+            images = "|".join(rng.choice(shown[kind]) for _ in range(rng.randint(1, 3)))
             stock = "in stock" if rng.random() < 0.9 else "out of stock"
             price = f"{rng.randint(1, 500)},{rng.randint(0, 99):02d}"
             about = f"Product {i}, made of things that are usual in a shop; 100 % of what it says."
-            kind = f"Category {rng.randrange(200)}"
             out.writerow([f"{i:07d}", f"Product {i}", f"Brand {i % 97}", price, kind, stock, images, about])
 
 
@@ -225,20 +226,22 @@ def measure_large(plan: Plan, folder: Path) -> list[dict[str, Any]]:
     opened = tagger.open(made.uri)
     opened.index()
     vectors.unlink()
-    names = [
-        name.rpartition("/")[2]
-        for batch in opened.tags(["image_id"])
-        for name in batch.column("image_id").to_pylist()
-    ]
+    shown: dict[str, list[str]] = defaultdict(list)
+    for batch in opened.tags(["image_id", "tags"]):
+        for row in batch.to_pylist():
+            best = row["tags"][0]["tag"] if row["tags"] else "other"
+            shown[best].append(row["image_id"].rpartition("/")[2])
     del opened
-    write_catalog(folder / "large.csv", names, plan.products)
+    write_catalog(folder / "large.csv", shown, plan.products)
     command = str(Path(sys.executable).with_name("tagger"))
     found = []
     for words in (["out.csv"], ["out.parquet"], ["out.csv", "--similar-from", "same", "--in-stock"]):
         full = [command, "enrich", str(place), str(folder / "large.csv"), "--out", str(folder / words[0])]
         began = time.perf_counter()
         with (folder / "said.json").open("wb") as said_file:
-            process = subprocess.Popen([*full, *words[1:], "--quiet", "--json"], stdout=said_file)
+            process = subprocess.Popen(
+                [*full, *words[1:], "--quiet", "--json"], stdout=said_file, start_new_session=True
+            )
             peak = 0
             while process.poll() is None:
                 peak = max([peak, sum(pss_bytes(one.pid) for one in family(process.pid, {}))])

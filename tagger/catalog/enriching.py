@@ -310,7 +310,7 @@ class _Enricher:
         )
         seen = Assortment(index, joined, self.pictures, like, units(joined, self.pictures))
         self._units = seen.units
-        self._similar = Chooser(seen, options.similar, options.k).choose()
+        self._similar = Chooser(seen, options.similar, options.k, threads=load_settings().cpus).choose()
         taxonomy = None if options.taxonomy is None else Path(options.taxonomy)
         self._suggestions = suggest(collection, seen, self._similar, taxonomy=taxonomy)
         self._k = options.k

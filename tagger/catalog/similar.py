@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -124,9 +125,10 @@ class Chooser:
         assortment: What there is to choose from.
         rules: Which products may be chosen.
         k: How many.
+        threads: To work with; NumPy lets go of the interpreter while it sorts.
     """
 
-    def __init__(self, assortment: Assortment, rules: Rules, k: int) -> None:
+    def __init__(self, assortment: Assortment, rules: Rules, k: int, *, threads: int = 1) -> None:
         joined, pictures = assortment.joined, assortment.pictures
         self._index = assortment.index
         self._joined = joined
@@ -135,6 +137,7 @@ class Chooser:
         self._units = assortment.units
         self._rules = rules
         self._k = k
+        self._threads = threads
         everything = np.ones(joined.products, np.bool_)
         self._shelf = Shelf(joined, pictures, joined.stock if rules.in_stock else everything)
         self._all = Shelf(joined, pictures, everything)
@@ -153,9 +156,9 @@ class Chooser:
         )
         sizes = np.minimum(self._pictures.starts[some.set + 1] - self._pictures.starts[some.set], 64)
         order = np.argsort(sizes, kind="stable")  # so that the rows of a block are about as long
-        for start in range(0, n, _BLOCK):
-            rows = order[start : start + _BLOCK]
-            self._block(rows, made)
+        blocks = [order[start : start + _BLOCK] for start in range(0, n, _BLOCK)]
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="tagger-similar") as threads:
+            list(threads.map(lambda rows: self._block(rows, made), blocks))  # each writes its own rows
         return made
 
     def _block(self, rows: Ints, made: Similar) -> None:
