@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,7 @@ from tagger.catalog.writing import PRODUCT_PICTURES, ROW_PICTURES, Rows
 from tagger.errors import UsageError
 from tagger.outfile import out_file, refuse_to_overwrite
 from tagger.search import Collection
+from tagger.search.neighbours import neighbours, neighbours_on_cluster
 from tagger.settings import load_settings
 from tagger.spill import spill_folder
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tagger.catalog.joining import Joined
-    from tagger.catalog.pictures import Pictures
+    from tagger.catalog.pictures import Pictures, Search
     from tagger.catalog.table import CatalogTable
     from tagger.index import Index
     from tagger.index.vectors import Floats
@@ -176,6 +178,7 @@ def enrich(
     format: str | None = None,  # noqa: A002 - the word of the command line
     options: EnrichOptions | None = None,
     unmatched: str | Path | None = None,
+    address: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Enriched:
     """Enrich a product catalog; docs/marketing.md tells what is in it.
@@ -190,6 +193,8 @@ def enrich(
         format: parquet, csv, jsonl, google-merchant or shopify; told by the ending of `out` if not given.
         options: How it is read, and what is made of it.
         unmatched: File for the names that mean no image, `.csv` or `.parquet`.
+        address: Ray cluster that compares the images, `local` for one on this machine; None compares them in
+            this process, unless the environment names a cluster.
         say: Takes a line at a time for the person who waits.
 
     Raises:
@@ -222,6 +227,7 @@ def enrich(
         collection = Collection.open(str(collection))
     index = collection.opened_index()
     settings = load_settings()
+    address = address or settings.ray_address
     with contextlib.ExitStack() as stack:
         lost = stack.enter_context(out_file(unmatched, UNMATCHED))
         output = kind.open(Path(out), table, roles, _columns(options))
@@ -238,7 +244,11 @@ def enrich(
                 with_names=kind.with_names,
             )
         say(f"{joined.products:,} products in {len(joined.product_of_row):,} rows")
-        enricher = _Enricher(collection, index, joined, options, say)
+        search: Search = neighbours
+        if address is not None:
+            cluster = None if address == "local" else address
+            search = partial(neighbours_on_cluster, collection, address=cluster, settings=settings)
+        enricher = _Enricher(collection, index, joined, options, search=search, say=say)
         for rows in enricher.rows(table):
             output.append(rows)
             say(f"{enricher.done:,} of {len(joined.product_of_row):,} rows written")
@@ -295,6 +305,8 @@ class _Enricher:
         index: Index,
         joined: Joined,
         options: EnrichOptions,
+        *,
+        search: Search,
         say: Callable[[str], None],
     ) -> None:
         self._index = index
@@ -306,6 +318,7 @@ class _Enricher:
             index,
             self.pictures,
             max(_NEIGHBOURS, 4 * options.k),
+            search=search,
             say=lambda done, of: say(f"{done:,} of {of:,} images compared"),
         )
         seen = Assortment(index, joined, self.pictures, like, units(joined, self.pictures))

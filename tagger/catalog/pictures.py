@@ -12,15 +12,17 @@ from tagger.search.fold import HASH_BITS, LEAST_COSINE, SAME_COSINE
 from tagger.search.neighbours import neighbours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
     from tagger.catalog.joining import Joined
     from tagger.index import Index
-    from tagger.index.vectors import Floats
+    from tagger.index.vectors import Floats, Slots
 
     Ints = npt.NDArray[np.int64]
+    # Finds neighbours, as `tagger.search.neighbours.neighbours` does; blocks may come in any order.
+    Search = Callable[..., Iterator[tuple[Slots, Slots, Floats]]]
 
 MOST_IMAGES: Final = 8
 """Of a product, so many of its images are compared with those of others; all are described."""
@@ -162,7 +164,12 @@ class Assortment:
 
 
 def likeness(
-    index: Index, pictures: Pictures, k: int, *, say: Callable[[int, int], None] = lambda _, __: None
+    index: Index,
+    pictures: Pictures,
+    k: int,
+    *,
+    search: Search = neighbours,
+    say: Callable[[int, int], None] = lambda _, __: None,
 ) -> Likeness:
     """Look up the neighbours of every image that is used, once.
 
@@ -170,6 +177,7 @@ def likeness(
         index: Where.
         pictures: Which images.
         k: Neighbours of each.
+        search: Who looks: this process, or a cluster.
         say: Is called with how many images are done, and how many there are.
     """
     n = len(pictures.places)
@@ -180,14 +188,11 @@ def likeness(
     number_of = np.full(len(index.ids), -1, np.int64)
     number_of[pictures.places] = np.arange(n)
     allowed = None if n == len(index.ids) else Allowed(np.sort(slots), index.manifest.slots)
-    done = 0
     if n > 1:
-        for own, found, scores in neighbours(index, k, slots=slots, allowed=allowed, say=say):
-            some = slice(done, done + len(own))
-            has = found >= 0
-            near[some][has] = number_of[index.ids.places(found[has])]
-            cosine[some] = scores
-            done += len(own)
+        for own, found, scores in search(index, k, slots=slots, allowed=allowed, say=say):
+            mine = number_of[index.ids.places(own)]
+            near[mine] = np.where(found >= 0, number_of[index.ids.places(np.maximum(found, 0))], -1)
+            cosine[mine] = scores
     return Likeness(near, cosine, _pictures(index, pictures, near, cosine))
 
 

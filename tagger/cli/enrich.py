@@ -50,6 +50,10 @@ from tagger.errors import UsageError
 @click.option("--encoding", metavar="NAME", help="Of a text file, if it is not UTF-8 or Windows-1252.")
 @click.option("--delimiter", metavar="CHAR", help=r"Between the cells of a text file; \t is a tab.")
 @click.option("--sheet", metavar="NAME", help="Sheet of a workbook.  [default: the first]")
+@click.option(
+    "--address",
+    help="Ray cluster that compares the images; `local` starts one here.  [default: this process]",
+)
 @click.option("--anonymous", is_flag=True, help="Open a public bucket without credentials.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
@@ -60,6 +64,7 @@ def enrich(
     out: str,
     kind: str | None,
     unmatched: str | None,
+    address: str | None,
     anonymous: bool,
     quiet: bool,
     as_json: bool,
@@ -93,6 +98,7 @@ def enrich(
         format=kind,
         options=options,
         unmatched=unmatched,
+        address=address,
         say=teller(quiet=quiet),
     )
     if as_json:

@@ -1,6 +1,6 @@
 """The wiring: plan → fetch + decode → model, as one Ray Data stream of chunks.
 
-This is the only module that touches Ray Data. Three of its defaults are changed on purpose:
+This module and pieces.py are the only ones that touch Ray Data. Three of its defaults are changed on purpose:
 
 - Blocks hold one row, a whole chunk (see blocks.py), and `target_max_block_size` is one byte, so that
   every block moves on as soon as it is made instead of waiting to be merged into 128 MB.
@@ -86,7 +86,7 @@ class ChunkStream:
         only: Sequence[int] | None = None,
         make_tagger: Callable[..., Callable[[pa.Table], pa.Table]] = Tagger,
     ) -> None:
-        _configure()
+        configure()
         refs = [ray.put(dict(payload)) for payload in payloads]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -142,7 +142,8 @@ def _wire(
     )
 
 
-def _configure() -> None:
+def configure() -> None:
+    """Change Ray Data's defaults of this process."""
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 1
     context.enable_progress_bars = False

@@ -8,8 +8,9 @@ Three kinds, from sure to likely:
 - `near`: nearly the same picture, cropped, mirrored, recoloured, or the next of a series: near embeddings; or
   near hashes of pictures that look different to the CNN for their colours; or something of both.
 
-Each kind joins the groups of the kind before. Within a kind, the best image that is left takes all that are
-like it: everything in a group is like its best, and likeness does not wander from copy to copy.
+Each kind joins the groups of the kind before. Within a kind, the image that most others are like takes those:
+everything in a group is like that one, and likeness does not wander from copy to copy. Which image of a group
+is its best is another question.
 """
 
 from __future__ import annotations
@@ -43,8 +44,11 @@ KINDS: Final[tuple[Kind, ...]] = ("bytes", "picture", "near")
 NEAR_COSINE: Final = 0.95
 """Cosine from which two embeddings are nearly one picture; bench/duplicates.py measures what it finds."""
 
-HASHED_COSINE: Final = 0.75
-"""Least cosine of `near` where the hashes are near, or would be if one picture were mirrored."""
+HASHED_COSINE: Final = 0.6
+"""Least cosine of `near` where the hashes are near, or would be if one picture were mirrored: grey copies
+have no more. Of 18 million pairs of different pictures in bench/duplicates.py three are as near by both."""
+
+_LEAST_MIN_COSINE: Final = 0.75  # below, everything is like everything
 
 CROPPED_COSINE: Final = 0.85
 CROPPED_BITS: Final = 16
@@ -62,7 +66,7 @@ class Groups:
 
     Attributes:
         best: Place of the group's best image; an image that is alone is its own.
-        kind: Position in `KINDS` of the weakest likeness between an image and its best; -1 for a best itself.
+        kind: Position in `KINDS` of the weakest likeness by which an image is in its group; -1 for the best.
         cosine: Of the embeddings of an image and its best.
     """
 
@@ -102,10 +106,10 @@ def find_duplicates(
     joining = _Joining(index, _ranks(index, sharpness))
     joining.join_equal(index.ids.content)
     if kind != "bytes":
-        hashed = _hashed_pairs(index, joining.bests, joining.rank)
+        hashed = _hashed_pairs(index, joining.centres, joining.rank)
         joining.join(_fitting(index, hashed, 1, min_cosine), kind=1)
     if kind == "near":
-        left = joining.bests
+        left = joining.centres
         flipped = _hashed_pairs(index, left, joining.rank, mirror=True)
         alike = _alike_pairs(index, left, min(min_cosine, CROPPED_COSINE), say)
         joining.join(_fitting(index, _together(hashed, flipped, alike), 2, min_cosine), kind=2)
@@ -154,8 +158,8 @@ def check(kind: str, min_cosine: float) -> None:
     """
     if kind not in KINDS:
         raise QueryError(f"the kind of duplicates must be one of {', '.join(KINDS)}, got {kind}")
-    if not HASHED_COSINE <= min_cosine <= 1:
-        raise QueryError(f"the least cosine must be from {HASHED_COSINE} to 1, got {min_cosine:g}")
+    if not _LEAST_MIN_COSINE <= min_cosine <= 1:
+        raise QueryError(f"the least cosine must be from {_LEAST_MIN_COSINE} to 1, got {min_cosine:g}")
 
 
 class _Joining:
@@ -165,13 +169,13 @@ class _Joining:
         n = len(index.ids)
         self._index = index
         self.rank = rank
-        self._best = np.arange(n)
+        self._centre = np.arange(n)
         self._kind = np.full(n, -1, np.int8)
 
     @property
-    def bests(self) -> Places:
+    def centres(self) -> Places:
         """Places of the images that no other stands for, ascending."""
-        return np.flatnonzero(self._best == np.arange(len(self._best)))
+        return np.flatnonzero(self._centre == np.arange(len(self._centre)))
 
     def join_equal(self, values: npt.NDArray[np.uint64]) -> None:
         """Join images with one value; 0 is none."""
@@ -182,12 +186,14 @@ class _Joining:
         self._take(order[~first], leader[~first], kind=0)
 
     def join(self, pairs: Pairs, *, kind: int) -> None:
-        """Let the best images take those like them, the best of all first."""
+        """Let the images that most others are like take those, the best first where they are as many."""
         left, right, _ = pairs
-        alone = self._best == np.arange(len(self._best))
+        alone = self._centre == np.arange(len(self._centre))
         usable = alone[left] & alone[right] & (left != right)
         left, right = np.r_[left[usable], right[usable]], np.r_[right[usable], left[usable]]
-        order = np.lexsort((self.rank[right], self.rank[left]))
+        left, right = np.unique(np.stack([left, right], axis=1), axis=0).T
+        degree = np.bincount(left, minlength=len(alone))
+        order = np.lexsort((self.rank[right], self.rank[left], -degree[left]))
         left, right = left[order], right[order]
         edges = [*np.flatnonzero(np.r_[True, left[1:] != left[:-1]][: len(left)]).tolist(), len(left)]
         taken: dict[int, int] = {}
@@ -204,18 +210,25 @@ class _Joining:
 
     def _take(self, others: Places, leaders: Places, *, kind: int) -> None:
         """Put others, and whatever they stand for, under their leaders."""
-        best = self._best.copy()
-        best[others] = leaders
-        best = best[best]
-        self._kind[best != self._best] = kind  # kinds are joined from sure to likely: the weakest is the last
-        self._best = best
+        centre = self._centre.copy()
+        centre[others] = leaders
+        centre = centre[centre]
+        self._kind[centre != self._centre] = kind  # from sure to likely: the weakest is the last
+        self._centre = centre
 
     def groups(self) -> Groups:
-        """Return what was grouped."""
-        cosine = np.ones(len(self._best), np.float32)
-        others = np.flatnonzero(self._best != np.arange(len(self._best)))
-        cosine[others] = _cosines(self._index, others, self._best[others])
-        return Groups(self._best, self._kind, cosine)
+        """Return what was grouped, each group with its best."""
+        order = np.argsort(self.rank)
+        centres, first = np.unique(self._centre[order], return_index=True)
+        best_of = np.empty(len(self._centre), np.int64)
+        best_of[centres] = order[first]
+        best, kind = best_of[self._centre], self._kind.copy()
+        moved = centres[best_of[centres] != centres]
+        kind[moved], kind[best_of[moved]] = self._kind[best_of[moved]], -1
+        cosine = np.ones(len(best), np.float32)
+        others = np.flatnonzero(best != np.arange(len(best)))
+        cosine[others] = _cosines(self._index, others, best[others])
+        return Groups(best, kind, cosine)
 
 
 def _ranks(index: Index, sharpness: Floats) -> Places:
