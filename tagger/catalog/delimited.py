@@ -85,6 +85,8 @@ class DelimitedTable(CatalogTable):
             ) from None
         except UnicodeError as error:
             raise UsageError(f"the catalog {path} is not {encoding}: {error}") from None
+        except csv.Error as error:
+            raise _damaged(path, 1, error) from None
         except (OSError, EOFError) as error:
             raise cannot_open(
                 path, error if isinstance(error, OSError) else OSError("it is damaged")
@@ -101,25 +103,30 @@ class DelimitedTable(CatalogTable):
     def batches(self, columns: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
         """See `CatalogTable`."""
         wanted = range(len(self.header)) if columns is None else columns
-        width = len(self.header)
         try:
             with _text(self.path, self.dialect.encoding) as text:
-                reader = _reader(text, self.dialect.delimiter)
-                next(reader, None)
-                while rows := list(islice(reader, BATCH_ROWS)):
-                    for row in rows:
-                        if len(row) != width:
-                            self._fit(row, width, reader.line_num)
+                records = self._records(_reader(text, self.dialect.delimiter))
+                next(records)
+                while rows := list(islice(records, BATCH_ROWS)):
                     across = list(zip(*rows, strict=True))
                     yield self._batch([pa.array(across[n], pa.string()) for n in wanted], columns)
         except UnicodeError as error:
             raise UsageError(f"the catalog {self.path} is not {self.dialect.encoding}: {error}") from None
-        except csv.Error as error:
-            raise UsageError(f"the catalog {self.path} is damaged: {error}") from None
         except (OSError, EOFError) as error:
             raise cannot_open(
                 self.path, error if isinstance(error, OSError) else OSError("it is cut off")
             ) from None
+
+    def _records(self, reader: Any) -> Iterator[list[str]]:
+        """Yield the header and the rows, all as wide as it."""
+        width = len(self.header)
+        try:
+            for row in reader:
+                if len(row) != width:
+                    self._fit(row, width, reader.line_num)
+                yield row
+        except csv.Error as error:
+            raise _damaged(self.path, reader.line_num, error) from None
 
     def _fit(self, row: list[str], width: int, line: int) -> None:
         """Fill a short row up; of a long one, cells behind the header may only be empty."""
@@ -134,7 +141,15 @@ class DelimitedTable(CatalogTable):
 
 def _reader(text: io.TextIOBase, delimiter: str) -> Any:
     csv.field_size_limit(_MOST_CELL)
-    return csv.reader(text, delimiter=delimiter)
+    # Strict: a quote that never ends would make one cell of all that follows.
+    return csv.reader(text, delimiter=delimiter, strict=True)
+
+
+def _damaged(path: Path, line: int, error: csv.Error) -> UsageError:
+    return UsageError(
+        f"the catalog {path} is damaged at line {line}: {error}; a quote inside a cell must be doubled, and "
+        "the cell be in quotes"
+    )
 
 
 def _header(path: Path, encoding: str, delimiter: str | None) -> tuple[list[str], Dialect]:

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
+from tagger.catalog.roles import in_stock
 from tagger.catalog.table import cell_text
+from tagger.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +44,16 @@ MISSING, FAILED, AMBIGUOUS, NOT_INDEXED = "missing", "failed", "ambiguous", "not
 _SEPARATORS: Final = re.compile(r"\s*[|;,\n]\s*")
 _MEMORY: Final = "768MB"
 _MEASURES: Final = ("sharpness", "brightness", "embedding_norm")
+
+_ROWS: Final = pa.schema(
+    [("row", pa.int64()), ("key", pa.string()), ("category", pa.string()), ("stock", pa.bool_())]
+)
+_REFS: Final = pa.schema(
+    [
+        *(("row", pa.int64()), ("cell", pa.int32()), ("pos", pa.int32()), ("ref", pa.string())),
+        *(("is_whole", pa.bool_()), ("is_cut", pa.bool_())),
+    ]
+)
 
 _NAMES_OF_REFS: Final = r"""
 CREATE TABLE asked AS
@@ -165,6 +177,10 @@ def join(
         folder: For what does not fit into memory.
         separator: Between the images of a cell, if it is known.
         with_names: Keep the names of images as the catalog has them.
+
+    Raises:
+        UsageError: The catalog is damaged.
+        RunError: The folder is full.
     """
     import duckdb
 
@@ -174,73 +190,63 @@ def join(
         "memory_limit": _MEMORY,
         "preserve_insertion_order": False,
     }
-    with duckdb.connect(str(folder / "catalog.duckdb"), config=config) as database:
-        n_rows = _put_rows(database, table, roles, separator)
-        _put_images(database, collection, index)
-        for statement in (_NAMES_OF_REFS, _FOUND, _RESOLVED, _PRODUCTS):
-            database.execute(statement)
-        return _fetched(database, n_rows, with_names=with_names)
+    try:
+        with duckdb.connect(str(folder / "catalog.duckdb"), config=config) as database:
+            n_rows = _put_rows(database, table, roles, separator)
+            _put_images(database, collection, index)
+            for statement in (_NAMES_OF_REFS, _FOUND, _RESOLVED, _PRODUCTS):
+                database.execute(statement)
+            return _fetched(database, n_rows, with_names=with_names)
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        raise RunError(
+            f"there is no room to join the catalog in {folder}: {str(error).splitlines()[0]}; free "
+            "some space there, or name another folder in TAGGER_CACHE"
+        ) from None
 
 
 def _put_rows(
     database: duckdb.DuckDBPyConnection, table: CatalogTable, roles: Roles, separator: str | None
 ) -> int:
     """Put rows and image names into the database; returns how many rows there are."""
-    database.execute("CREATE TABLE rows (row BIGINT, key VARCHAR, category VARCHAR, stock BOOLEAN)")
-    database.execute(
-        "CREATE TABLE refs (row BIGINT, cell INT, pos INT, ref VARCHAR, is_whole BOOLEAN, is_cut BOOLEAN)"
-    )
-    from tagger.catalog.roles import in_stock
-
+    for name, schema in (("rows", _ROWS), ("refs", _REFS)):
+        database.from_arrow(schema.empty_table()).create(name)
     wanted = sorted({n for n in (roles.id, *roles.images, roles.category, roles.stock) if n is not None})
-    place = {column: n for n, column in enumerate(wanted)}
     cut = _SEPARATORS if separator is None else re.compile(rf"\s*{re.escape(separator)}\s*")
-    row = 0
+    first = 0
     for batch in table.batches(wanted):
-        n = len(batch)
-        columns = {column: batch.column(place[column]).to_pylist() for column in wanted}
-        nothing = [None] * n
-        ids = columns[roles.id] if roles.id is not None else nothing
-        stocks = columns[roles.stock] if roles.stock is not None else nothing
-        named: list[tuple[int, int, int, str, bool, bool]] = []
-        keys: list[str | None] = []
-        for at in range(n):
-            before = len(named)
-            for cell, column in enumerate(roles.images):
-                named += _names(row + at, cell, columns[column][at], cut)
-            key = cell_text(ids[at])
-            keys.append(key or (f"row {row + at + 1}" if len(named) > before else None))
-        categories = columns[roles.category] if roles.category is not None else nothing
-        rows = pa.table(
-            {
-                "row": pa.array(np.arange(row, row + n)),
-                "key": pa.array(keys, pa.string()),
-                "category": pa.array([cell_text(one) for one in categories], pa.string()),
-                "stock": pa.array(
-                    [None if roles.stock is None else _in_stock(one, in_stock) for one in stocks], pa.bool_()
-                ),
-            }
-        )
-        database.register("some_rows", rows)
-        database.execute("INSERT INTO rows SELECT * FROM some_rows WHERE key IS NOT NULL")
-        database.unregister("some_rows")
-        if named:
-            across = list(zip(*named, strict=True))
-            refs = pa.table(
-                {
-                    "row": pa.array(across[0], pa.int64()),
-                    "cell": pa.array(across[1], pa.int32()),
-                    "pos": pa.array(across[2], pa.int32()),
-                    "ref": pa.array(across[3], pa.string()),
-                    "is_whole": pa.array(across[4], pa.bool_()),
-                    "is_cut": pa.array(across[5], pa.bool_()),
-                }
-            )
-            database.register("some_refs", refs)
-            database.execute("INSERT INTO refs SELECT * FROM some_refs")
-            database.unregister("some_refs")
-        row += n
-    return row
+        columns = dict(zip(wanted, (column.to_pylist() for column in batch.columns), strict=True))
+
+        def cells(column: int | None, of: dict[int, list[Any]] = columns, n: int = len(batch)) -> list[Any]:
+            return [None] * n if column is None else of[column]
+
+        images = list(zip(*(columns[column] for column in roles.images), strict=True))
+        named = [
+            ref
+            for row, row_cells in enumerate(images, first)
+            for cell, value in enumerate(row_cells)
+            for ref in _names(row, cell, value, cut)
+        ]
+        showing = {ref[0] for ref in named}
+        keys = [
+            cell_text(one) or (f"row {row + 1}" if row in showing else None)
+            for row, one in enumerate(cells(roles.id), first)
+        ]
+        stock = [None if roles.stock is None else _in_stock(one) for one in cells(roles.stock)]
+        categories = [cell_text(one) for one in cells(roles.category)]
+        rows = [range(first, first + len(batch)), keys, categories, stock]
+        for name, schema, values in (("rows", _ROWS, rows), ("refs", _REFS, zip(*named, strict=True))):
+            _insert(database, name, schema, list(values))
+        first += len(batch)
+    database.execute("DELETE FROM rows WHERE key IS NULL")
+    return first
+
+
+def _insert(database: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, values: list[Any]) -> None:
+    if values:
+        arrays = [pa.array(column, kind) for column, kind in zip(values, schema.types, strict=True)]
+        database.register("batch", pa.Table.from_arrays(arrays, schema=schema))
+        database.execute(f"INSERT INTO {name} SELECT * FROM batch")  # noqa: S608 - one of two names
+        database.unregister("batch")
 
 
 def _names(
@@ -272,8 +278,8 @@ def _names(
             yield row, cell, first + pos, piece, False, True
 
 
-def _in_stock(value: Any, of_text: Any) -> bool:
-    return value if isinstance(value, bool) else bool(of_text(cell_text(value)))
+def _in_stock(value: Any) -> bool:
+    return value if isinstance(value, bool) else in_stock(cell_text(value))
 
 
 def _put_images(database: duckdb.DuckDBPyConnection, collection: Collection, index: Index) -> None:

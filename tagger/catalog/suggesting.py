@@ -152,12 +152,12 @@ def _in_taxonomy(
     embeddings by the model's last layer, as `retag` does it: no image is read.
     """
     from tagger.models import HEAD_FILE, load_head
-    from tagger.tags import load_taxonomy, probabilities
+    from tagger.tags import load_taxonomy, probabilities, read_statements
 
     config, index, pictures = collection.config, assortment.index, assortment.pictures
     taxonomy = load_taxonomy(file, config.labels, config.wnids)
-    usual = load_taxonomy(None, config.labels, config.wnids)
-    own = set(taxonomy.categories) - set(usual.categories) or set(taxonomy.categories)
+    said = {one.value for one in read_statements(file) if one.kind == "category"}
+    own = said.intersection(taxonomy.categories) or set(taxonomy.categories)
     path = _Paths(taxonomy, own)
     data = collection.head()
     if data is None:

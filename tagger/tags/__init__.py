@@ -2,6 +2,7 @@
 
 from tagger.tags.assign import Activation, probabilities
 from tagger.tags.load import load_taxonomy
+from tagger.tags.statements import read_statements
 from tagger.tags.taxonomy import (
     CATEGORY_THRESHOLD,
     CATEGORY_TOP_K,
@@ -21,4 +22,5 @@ __all__ = [
     "Taxonomy",
     "load_taxonomy",
     "probabilities",
+    "read_statements",
 ]

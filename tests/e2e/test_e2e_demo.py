@@ -40,6 +40,7 @@ def test_demo_tags_and_reports(tmp_path: Path) -> None:
     assert found[1]["image_id"].endswith("/chelsea.jpg")  # the other cat that looks at the camera
     assert {tag["tag"] for tag in found[1]["categories"]} >= {"cat", "animal"}
     _check_products(Path(record["products"]), record["enriched"])
+    _check_taxonomy(Path(record["products"]), record["collection"])
     text = tmp_path / "text.jpg"
     text.write_text("not a picture")
     refused = tagger("search", record["collection"], text).require(2)
@@ -52,6 +53,29 @@ def test_demo_tags_and_reports(tmp_path: Path) -> None:
         again = driver.wait(30).require()
     assert record["report"].rpartition("/")[0].rpartition("/runs/")[0] in again.stdout
     assert len(rows_of(record["collection"])) == len(rows)
+
+
+SHOP = """\
+category	cat	Pet supplies
+category	dog	Pet supplies
+category	espresso	Coffee corner
+category	Coffee corner	Kitchen and dining
+"""
+
+
+def _check_taxonomy(folder: Path, collection: str) -> None:
+    """The shop's own categories, said of the stored embeddings."""
+    (folder / "shop.tsv").write_text(SHOP)
+    out = folder / "own.parquet"
+    arguments = ("--taxonomy", folder / "shop.tsv", "--out", out)
+    tagger("enrich", collection, folder / "catalog.csv", *arguments).require()
+    rows = {row["sku"]: row for row in pq.read_table(out).to_pylist()}
+    said = {sku: row["category_suggestion"] for sku, row in rows.items() if row["category_suggestion"]}
+    assert said["P-0011"] == "Kitchen and dining > Coffee corner"
+    assert {sku for sku, category in said.items() if category == "Pet supplies"} >= {"P-0006", "P-0017"}
+    assert "P-0004" not in said  # a bison is no pet
+    assert rows["P-0011"]["category_source"] == "taxonomy"
+    assert rows["P-0011"]["category_score"] > 0.9
 
 
 def _check_products(folder: Path, record: dict[str, object]) -> None:
