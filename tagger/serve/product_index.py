@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from tagger.catalog.enriched import EnrichedCatalog
 
-_MEMORY: Final = "768MB"
+_MEMORY: Final = "512MB"  # while it is built
+_LASTING: Final = "256MB"
 _MOST_THREADS: Final = 4
 
 _STAGE: Final = pa.schema(
@@ -95,7 +96,7 @@ def product_index(catalog: EnrichedCatalog, folder: Path, cpus: int) -> duckdb.D
         database.register("staged", pa.RecordBatchReader.from_batches(_STAGE, _staged(catalog)))
         database.execute("CREATE TABLE stage AS SELECT * FROM staged WHERE key IS NOT NULL")
         database.unregister("staged")
-        for statement in _BUILD:
+        for statement in (*_BUILD, "CHECKPOINT", f"SET memory_limit = '{_LASTING}'"):
             database.execute(statement)
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
         database.close()

@@ -100,7 +100,7 @@ def _downloaded(page: Page, name: str | re.Pattern[str]) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_from_a_flag_to_a_label_file(visit: Opener, shop: Any):
+def test_from_a_flag_to_a_label_file(visit: Opener, server: Server, shop: Any):
     from playwright.sync_api import expect
 
     addresses = shop[2]
@@ -188,6 +188,16 @@ def test_from_a_flag_to_a_label_file(visit: Opener, shop: Any):
     _cards(page, 24)
     shelf.get_by_role("button", name="Nothing decided yet").click()
     expect(page.locator("#products-head")).to_contain_text(f"{ALL - 3} of {ALL} products")
+    # Those that are decided meanwhile pass nobody over.
+    with server.client() as client:
+        given = [
+            {"image_id": addresses[f"{name}.jpg"], "tag": "pet", "value": 1} for name in ("kitten", "bison")
+        ]
+        client.post("/v1/decisions", json={"decisions": given}).raise_for_status()
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    _cards(page, ALL - 3)
+    with server.client() as client:
+        client.post("/v1/decisions", json={"decisions": [one | {"value": None} for one in given]})
     shelf.get_by_role("button", name="Nothing decided yet").click()
     shelf.get_by_role("button", name="Something decided").click()
     _cards(page, 3)  # two others show one of the pictures

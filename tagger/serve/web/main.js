@@ -22,6 +22,7 @@ let about = null;
 
 function render(now, before = null) {
   const searching = isSearch(now);
+  if (before?.products && !now.products) leaveProducts(); // while it still knows how far it was scrolled
   if (before) quiet();
   if (before) closeCompletions(); // the first time somebody may be typing already
   $("start").hidden = searching || now.products;
@@ -40,7 +41,6 @@ function render(now, before = null) {
 function showView(now, before) {
   const narrowed = Boolean(before) && QUERY.every((name) => now[name] === before[name]);
   if (before && !narrowed) $("words").value = "";
-  if (before?.products && !now.products) leaveProducts();
   if (isSearch(now) && !now.products) return showResults({ narrowed });
   leaveResults();
   if (now.products) return showProducts();

@@ -147,12 +147,18 @@ function choosePicture(one, stage, title) {
   stage.querySelector(".product-picture").replaceChildren(image);
   for (const node of stage.querySelectorAll(".thumb"))
     node.setAttribute("aria-pressed", String(node.dataset.image === one.image_id));
-  const search = () => go(newQuery({ image: one.image_id }));
-  stage.querySelector(".alt").replaceChildren(
-    el("div", el("h3", "Alternative text"), el("p.alt-text", one.alt_text ? bdi(one.alt_text) : "None: the model is not sure enough.")),
-    one.alt_text ? copyButton(one.alt_text) : "",
-    button(".plain.small", { onclick: search, title: "Search the collection with this picture" }, icon("search"), "Find alike"),
-  );
+  const text = one.alt_text ? bdi(one.alt_text) : "None: the model is not sure enough.";
+  const find = {
+    title: "Search the collection with this picture",
+    onclick: () => go(newQuery({ image: one.image_id })),
+  };
+  stage
+    .querySelector(".alt")
+    .replaceChildren(
+      el("div", el("h3", "Alternative text"), el("p.alt-text", text)),
+      one.alt_text ? copyButton(one.alt_text) : "",
+      button(".plain.small", find, icon("search"), "Find alike"),
+    );
 }
 
 function copyButton(text) {
@@ -194,10 +200,13 @@ function factsOf(known) {
     known.flags.length > 0 && part("Needs a look", el("ul.flag-rows", ...known.flags.map(flagRow))),
     known.suggestion && part("Suggested category", suggestion(known)),
     part("Tags", tags(known)),
+    known.categories.length > 0 && part("Categories", el("div.words", ...known.categories.map(category))),
     known.colors.length > 0 && part("Colours", colorBar(known.colors)),
     known.own.length > 0 && part("In your catalog", own(known.own)),
   ].filter(Boolean);
 }
+
+const category = ({ tag, score }) => el("span.word", bdi(tag), el("span.soft.number", ` ${percent(score)}`));
 
 const part = (title, content) => el("section", el("h3", title), content);
 
@@ -239,13 +248,11 @@ function tagRow({ tag, score }, can) {
 }
 
 function choices(tag) {
-  const one = (kind, text, sign) =>
-    button(
-      `.choice.${kind}`,
-      { "aria-pressed": "false", "aria-label": `${text} ${shown(tag)}`, title: text, onclick: () => toggle(tag, VALUES[kind]) },
-      icon(sign),
-      el("span", text),
-    );
+  const one = (kind, text, sign) => {
+    const press = () => toggle(tag, VALUES[kind]);
+    const attributes = { "aria-pressed": "false", "aria-label": `${text} ${shown(tag)}`, title: text, onclick: press };
+    return button(`.choice.${kind}`, attributes, icon(sign), el("span", text));
+  };
   return el("div.choices", one("accept", "Accept", "check"), one("reject", "Reject", "close"));
 }
 
@@ -355,5 +362,6 @@ function tell(words, before) {
   const hadFocus = told.contains(document.activeElement);
   const back = before && button(".plain.small", { onclick: takeBack }, icon("undo"), "Undo");
   told.replaceChildren(el("p", ...words), back ?? "");
-  if (hadFocus) (told.querySelector("button") ?? dialog.querySelector(".choice") ?? dialog.querySelector(".close")).focus();
+  const instead = () => dialog.querySelector(".choice") ?? dialog.querySelector(".close");
+  if (hadFocus) (told.querySelector("button") ?? instead()).focus();
 }

@@ -9,6 +9,7 @@ import { go, keyOf, linkTo, newQuery, state } from "./state.js";
 
 const PAGE = 24;
 const FIRST = 8; // categories shown before "more"
+const MOST = 100; // products that the API gives at once
 const PAUSE_MS = 250; // of the fingers, before the server is asked
 const ANY = "any";
 const DECIDED = { no: false, yes: true };
@@ -143,6 +144,13 @@ function more() {
   nearEnd.observe(box);
 }
 
+// What is decided meanwhile leaves a list of undecided products, and those behind it move up: some of the list is
+// asked for again, so that none is passed over.
+function next({ next: offset }) {
+  const again = state().decided ? Math.min(offset, MOST - PAGE) : 0;
+  return { k: PAGE + again, offset: offset - again };
+}
+
 async function loadMore() {
   const mine = found;
   const box = $("products-more");
@@ -151,7 +159,7 @@ async function loadMore() {
   box.replaceChildren(el("p.soft", { "aria-busy": "true" }, "Loading more…"));
   const { signal } = asked;
   try {
-    const page = await ask({ ...queryOf(state()), k: PAGE, offset: mine.next }, signal);
+    const page = await ask({ ...queryOf(state()), ...next(mine) }, signal);
     if (signal.aborted) return;
     const first = grid.children.length;
     const known = new Set(productsShown());
@@ -292,7 +300,8 @@ function showChips(now) {
 
 function chip(text, name) {
   const remove = () => clear({ [name]: null });
-  return button(".chip", { "aria-label": `Remove the filter ${text}`, onclick: remove }, el("bdi", text), icon("close"));
+  const attributes = { "aria-label": `Remove the filter ${text}`, onclick: remove };
+  return button(".chip", attributes, el("bdi", text), icon("close"));
 }
 
 function clear(changes) {
