@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # bench/ is a folder of the repository
 
-from bench import catalog, duplicates  # noqa: E402
+from bench import catalog, duplicates
 
 
 def test_each_fault_is_planted_in_one_product_of_twenty() -> None:

@@ -41,7 +41,7 @@ class Format:
 
 
 FORMATS: Final = {
-    "parquet": Format(lambda path, table, _, ours: ParquetOutput(path, table, ours)),
+    "parquet": Format(lambda path, table, roles, ours: ParquetOutput(path, table, ours, roles)),
     "csv": Format(lambda path, table, _, ours: CsvOutput(path, table, ours)),
     "jsonl": Format(lambda path, table, _, ours: JsonLinesOutput(path, table, ours)),
     "google-merchant": Format(lambda out, _, roles, __: GoogleOutput(out, roles), check_google),

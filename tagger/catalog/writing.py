@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from tagger.catalog.roles import Roles
     from tagger.catalog.table import CatalogTable
 
 BETWEEN: Final = "; "
@@ -38,6 +39,9 @@ ROW_PICTURES: Final = "row_pictures"
 PRODUCT_PICTURES: Final = "product_pictures"
 """Lists of (name, alt): the images of a row, and of its product, that were found, by the names that the
 catalog has for them, with their alternative texts."""
+
+ROLES_KEY: Final = b"tagger.roles"
+"""Where a Parquet file notes, as JSON, which of the catalog's columns were taken for what."""
 
 _GROUP_ROWS: Final = 65_536
 _FORMULA: Final = f"^[{''.join(FORMULA_SIGNS).replace('-', '') + '-'}]"
@@ -138,13 +142,19 @@ class ParquetOutput(Output):
         out: The file.
         table: The catalog.
         ours: Our columns.
+        roles: Which of its columns is what; noted in the file, for those who read it.
     """
 
-    def __init__(self, out: Path, table: CatalogTable, ours: pa.Schema) -> None:
+    def __init__(self, out: Path, table: CatalogTable, ours: pa.Schema, roles: Roles) -> None:
         super().__init__(out)
         own = [pa.field(name, kind) for name, kind in zip(table.names, table.types, strict=True)]
         names = our_names(table.names, ours.names)
-        self._schema = pa.schema([*own, *(pa.field(n, f.type) for n, f in zip(names, ours, strict=True))])
+        taken = {"id": roles.id, "category": roles.category, "title": roles.title}
+        noted = {role: table.names[column] for role, column in taken.items() if column is not None}
+        self._schema = pa.schema(
+            [*own, *(pa.field(n, f.type) for n, f in zip(names, ours, strict=True))],
+            metadata={ROLES_KEY: json.dumps(noted)},
+        )
         self._writer = pq.ParquetWriter(self._pending[0].part, self._schema, compression="zstd")
         self._held: list[pa.RecordBatch] = []
 

@@ -25,7 +25,7 @@ _JSON_KEYS = {
     "outliers": "images, outliers, out, first: [{rank, image_id, percentile, distance, nearest}]",
     "enrich": "products, enriched, missing, rows, images, joined: {how: names}, unmatched: {problem: names}, "
     "examples: [row], flags: {flag: products}, columns, read_as, out, unmatched_out, seconds",
-    "serve": "url, seconds, collection; once requests are answered",
+    "serve": "url, seconds, collection; with --catalog also catalog, decisions; once requests are answered",
     "demo": "photos, collection, report, run, index",
 }
 

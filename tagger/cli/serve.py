@@ -12,6 +12,18 @@ from tagger.cli import print_json, printable
 
 @click.command()
 @click.argument("collection")
+@click.option(
+    "--catalog",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="F",
+    help="Show its products, too: a Parquet file that tagger enrich wrote.",
+)
+@click.option(
+    "--decisions",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="F",
+    help="Where accepted and rejected tags are kept.  [default: CATALOG.decisions.csv]",
+)
 @click.option("--host", default="127.0.0.1", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, default=8000, help="0 takes a free one.  [default: 8000]")
 @click.option(
@@ -34,6 +46,8 @@ from tagger.cli import print_json, printable
 def serve(
     collection: str,
     *,
+    catalog: Path | None,
+    decisions: Path | None,
     host: str,
     port: int,
     api_key_file: Path | None,
@@ -45,6 +59,7 @@ def serve(
 ) -> int:
     """Serve the search API of COLLECTION and its web page, until stopped.
 
+    With --catalog also the products of an enriched catalog, whose tags people accept or reject on the page.
     A new version of the index is served as soon as it is published. SIGTERM or Ctrl-C finishes what was begun
     and exits with 0.
     """
@@ -63,7 +78,13 @@ def serve(
         if settings.api_key is not None:
             keys = (*keys, settings.api_key)
         options = ServeOptions(
-            host=host, port=port, api_keys=keys, allowed_hosts=allowed_hosts, rate_per_s=rate
+            host=host,
+            port=port,
+            api_keys=keys,
+            allowed_hosts=allowed_hosts,
+            rate_per_s=rate,
+            catalog=catalog,
+            decisions=decisions,
         )
         logging.basicConfig(
             stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -72,7 +93,10 @@ def serve(
 
         def ready(address: str, seconds: float) -> None:
             if as_json:
-                print_json({"url": address, "seconds": round(seconds, 3), "collection": collection})
+                said = {"url": address, "seconds": round(seconds, 3), "collection": collection}
+                if catalog is not None:
+                    said |= {"catalog": str(catalog), "decisions": str(options.decisions_file)}
+                print_json(said)
             else:
                 click.echo(f"{printable(collection)} is served at {address} (ready after {seconds:.1f} s)")
                 everywhere = host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound

@@ -25,7 +25,8 @@ _MEANING = {
     400: "The request is not understood.",
     401: "The API key is missing or unknown.",
     403: "The Host or Origin header names another site.",
-    404: "An image, tag or colour is not in the index, or the image is gone from its source.",
+    404: "An image, tag, colour or product is not there, or the image is gone from its source, or no catalog "
+    "is served.",
     408: "The request did not arrive in time.",
     409: "The embedding was made by another model.",
     410: "The image in storage is not the one that was tagged, or cannot be shown any more.",

@@ -13,10 +13,11 @@ from starlette.exceptions import HTTPException
 
 from tagger import __version__
 from tagger.errors import TaggerError
-from tagger.serve import images_api, questions_api, state_api, web
+from tagger.serve import images_api, products_api, questions_api, state_api, web
 from tagger.serve.bodies import REQUESTS
 from tagger.serve.guard import REQUEST_ID, Guard
 from tagger.serve.problems import Refused, of_fields, refusal
+from tagger.serve.product_bodies import DecisionsBody
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from tagger.serve.served import Served
 
 _ABOUT: Final = (
-    "Similar images, images by tag, and recommendations from a tagged collection. Ids travel as query "
+    "Similar images, images by tag, and recommendations from a tagged collection; and the products of an "
+    "enriched catalog. Ids travel as query "
     "parameters or in bodies, never in paths: they are addresses with slashes. Errors are "
     "`application/problem+json` (RFC 9457)."
 )
@@ -51,7 +53,7 @@ def create_app(served: Served, *, log: AccessLog | None = None) -> Guard:
         redirect_slashes=False,
     )
     app.state.served = served
-    for module in (state_api, questions_api, images_api, web):
+    for module in (state_api, questions_api, images_api, products_api, web):
         app.include_router(module.router)
     app.add_exception_handler(Refused, _problem(lambda error: error))
     app.add_exception_handler(TaggerError, _problem(refusal))
@@ -93,7 +95,7 @@ def _openapi(app: FastAPI, *, secured: bool) -> dict[str, Any]:
     if app.openapi_schema:
         return app.openapi_schema
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    models = [(model, "validation") for model in REQUESTS.values()]
+    models = [(model, "validation") for model in (*REQUESTS.values(), DecisionsBody)]
     _, definitions = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
     components = schema.setdefault("components", {})
     components.setdefault("schemas", {}).update(definitions.get("$defs", {}))

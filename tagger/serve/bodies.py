@@ -42,11 +42,13 @@ Color = Annotated[
 ]
 
 
-class _Asked(BaseModel):
+class Asked(BaseModel):
+    """What a caller sends: no field is guessed at."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class FilterBody(_Asked):
+class FilterBody(Asked):
     """Which images may be found. A tag stands for its descendants, too: dog for every breed."""
 
     tags_any: Words = Field([], description="At least one of these tags or categories.")
@@ -58,7 +60,7 @@ class FilterBody(_Asked):
     min_height_px: Pixels = Field(0, description="Least height.")
 
 
-class SearchBody(_Asked):
+class SearchBody(Asked):
     """What to search for: a picture of the collection, an embedding, a tag, or a picture with a tag."""
 
     model_config = ConfigDict(
@@ -105,7 +107,7 @@ class SearchBody(_Asked):
         return self.k + self.offset > HEAVY
 
 
-class BatchBody(_Asked):
+class BatchBody(Asked):
     """Several searches in one request."""
 
     model_config = ConfigDict(
@@ -117,7 +119,7 @@ class BatchBody(_Asked):
     queries: list[SearchBody] = Field(min_length=1, max_length=MOST_BATCH, fail_fast=True)
 
 
-class RecommendBody(_Asked):
+class RecommendBody(Asked):
     """What a customer liked and disliked."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"positive": [_A_PHOTO], "k": 12}]})
@@ -200,6 +202,15 @@ class TagBody(BaseModel):
     count: int = Field(description="Images that have it or a descendant of it.")
 
 
+class CatalogBody(BaseModel):
+    """A catalog whose products are served."""
+
+    name: str
+    products: int
+    written_at: str
+    decisions: int = Field(description="Tags of images that were accepted or rejected.")
+
+
 class CollectionBody(BaseModel):
     """What is served."""
 
@@ -222,6 +233,7 @@ class CollectionBody(BaseModel):
     max_offset: int
     max_folded_offset: int
     max_picture_bytes: int
+    catalog: CatalogBody | None = Field(description="Null where no catalog is served.")
 
 
 class WordWithParents(BaseModel):

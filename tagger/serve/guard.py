@@ -45,7 +45,7 @@ _LINGER_S: Final = 2.0
 _WAITING: Final = 3  # of what takes longer
 _UPLOADS: Final = 8  # of the largest size, in memory at once
 _SMALL_BYTES: Final = 64 << 10
-_TAKES_BODY: Final = frozenset({"search", "picture", "batch", "recommend"})
+_TAKES_BODY: Final = frozenset({"search", "picture", "batch", "recommend", "decisions"})
 _FORM_BYTES: Final = 64 << 10  # a multipart body's own words beside the picture
 _PORT: Final = re.compile(r":[0-9]*$")
 _GONE: Final = 499  # as nginx logs a caller who did not wait; nobody receives it
@@ -98,6 +98,10 @@ ENDPOINTS: Final = {
     "/v1/image": Endpoint("image", "image"),
     "/v1/image/thumbnail": Endpoint("thumbnail", "image"),
     "/v1/image/explain": Endpoint("explain", "explain"),
+    "/v1/products": Endpoint("products", "products"),
+    "/v1/products/export": Endpoint("products_export", "export"),
+    "/v1/product": Endpoint("product", "products"),
+    "/v1/decisions": Endpoint("decisions", "decisions"),
 }
 WEB_PREFIX: Final = "/web/"
 _WEB: Final = Endpoint("page", is_open=True)
@@ -132,6 +136,9 @@ class Guard:
             "picture": Gate(cpus, waiting=2, burst=12 * cpus),
             "image": Gate(4, waiting=60, burst=64),
             "explain": Gate(1, waiting=3, burst=8),
+            "products": Gate(cpus, waiting=_WAITING, burst=16 * cpus),
+            "export": Gate(1, waiting=1, burst=2),
+            "decisions": Gate(1, waiting=_WAITING, burst=64),
         }
         self._uploading = 0
         self._prefix = secrets.token_hex(3)
@@ -249,8 +256,8 @@ class Guard:
     def _most_bytes(self, request: _Request) -> int:
         if request.endpoint is _PICTURE:
             return self._options.max_picture_bytes + _FORM_BYTES
-        batch = request.endpoint.gate == "batch"
-        return self._options.max_batch_bytes if batch else self._options.max_json_bytes
+        many = request.endpoint.gate in {"batch", "decisions"}
+        return self._options.max_batch_bytes if many else self._options.max_json_bytes
 
     def _reserve(self, request: _Request, most: int) -> int:
         """Set memory aside for a body.

@@ -16,7 +16,17 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-STAGES: Final = ("upload", "decode_and_model", "search", "recommend", "read_image", "render", "explain")
+STAGES: Final = (
+    "upload",
+    "decode_and_model",
+    "search",
+    "recommend",
+    "read_image",
+    "render",
+    "explain",
+    "products",
+    "decisions",
+)
 
 
 class Metrics:
@@ -49,6 +59,12 @@ class Metrics:
         )
         self.reloads = Counter(
             "tagger_index_reloads", "Looks at a new index version.", ("outcome",), registry=self._registry
+        )
+        self.products = Gauge(
+            "tagger_catalog_products", "Products of the served catalog.", registry=self._registry
+        )
+        self.decisions = Gauge(
+            "tagger_decisions", "Tags of images accepted or rejected.", registry=self._registry
         )
         self.cache_bytes = Gauge(
             "tagger_thumbnail_cache_bytes", "Thumbnails in memory.", registry=self._registry

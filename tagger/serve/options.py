@@ -40,6 +40,8 @@ class ServeOptions:
         reload_s: How often a new version of the index is looked for, in seconds.
         drain_s: After SIGTERM, how long requests are still taken while load balancers notice, in seconds.
         cache_bytes: Memory for thumbnails.
+        catalog: Parquet file of `tagger enrich`, whose products are served, too.
+        decisions: Where decisions about the products' tags are kept; beside the catalog if not given.
     """
 
     host: str = "127.0.0.1"
@@ -59,6 +61,8 @@ class ServeOptions:
     reload_s: float = 2.0
     drain_s: float = 2.0
     cache_bytes: int = 128 << 20
+    catalog: Path | None = None
+    decisions: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -71,11 +75,20 @@ class ServeOptions:
                     f"an API key must have at least {LEAST_KEY} characters, all printable ASCII "
                     "but the space: `openssl rand -hex 32` makes one"
                 )
+        if self.decisions is not None and self.catalog is None:
+            raise UsageError("--decisions needs --catalog: decisions are made about a catalog's products")
         if not self.is_loopback and not self.api_keys:
             raise UsageError(
                 f"--host {self.host} can be reached by others: set an API key in TAGGER_API_KEY or "
                 "--api-key-file"
             )
+
+    @property
+    def decisions_file(self) -> Path | None:
+        """Where decisions are kept; None without a catalog."""
+        if self.catalog is None:
+            return None
+        return self.decisions or self.catalog.with_name(f"{self.catalog.stem}.decisions.csv")
 
     @property
     def most_at_once(self) -> int:

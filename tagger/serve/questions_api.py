@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -24,10 +24,10 @@ from tagger.serve.bodies import (
     RecommendBody,
     SearchBody,
     UploadBody,
-    example,
 )
 from tagger.serve.guard import REQUEST_ID
 from tagger.serve.problems import Refused, of_fields, refusal
+from tagger.serve.requests import checked, content, errors, json_body, media_type
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,20 +39,9 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 
-Body = TypeVar("Body", bound=BaseModel)
-
 _MOST_FIELDS = 10
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
-_LARGE_BYTES = 64 << 10
 _MOST_FIELD_BYTES = 64 << 10
-
-
-def _content(model: type[BaseModel], media_type: str = "application/json") -> dict[str, Any]:
-    """Return a request body as openapi.json describes it."""
-    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
-    if "json_schema_extra" in model.model_config:
-        content["example"] = example(model)
-    return {media_type: content}
 
 
 @router.post(
@@ -63,19 +52,19 @@ def _content(model: type[BaseModel], media_type: str = "application/json") -> di
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {**_content(SearchBody), **_content(UploadBody, "multipart/form-data")},
+            "content": {**content(SearchBody), **content(UploadBody, "multipart/form-data")},
         }
     },
 )
 async def search(request: Request) -> Response:
     """Search by image_id, embedding or tag (JSON), or by an uploaded picture (multipart, `file`)."""
     served = served_by(request)
-    if _media_type(request) == "multipart/form-data":
+    if media_type(request) == "multipart/form-data":
         asked, data = await _form(request)
         served.loaded  # noqa: B018 - not ready is told before the model works
         embedding = await asyncio.wrap_future(served.pictures.submit(data))
     else:
-        asked, embedding = await _json(request, SearchBody), None
+        asked, embedding = await json_body(request, SearchBody), None
     return json_answer(await _search(served, asked, embedding))
 
 
@@ -84,12 +73,12 @@ async def search(request: Request) -> Response:
     response_model=BatchFound,
     summary="Up to 100 searches at once",
     responses=problems(*ALWAYS, *OF_BODIES),
-    openapi_extra={"requestBody": {"required": True, "content": _content(BatchBody)}},
+    openapi_extra={"requestBody": {"required": True, "content": content(BatchBody)}},
 )
 async def search_batch(request: Request) -> Response:
     """Answer several searches; one that cannot be answered costs the others nothing."""
     served = served_by(request)
-    asked = await _json(request, BatchBody)
+    asked = await json_body(request, BatchBody)
     results: list[Any] = []
     for query in asked.queries:  # one after the other, so that single searches come between them
         try:
@@ -104,12 +93,12 @@ async def search_batch(request: Request) -> Response:
     response_model=FoundBody,
     summary="Images for somebody who liked some",
     responses=problems(*ALWAYS, *OF_BODIES, 404),
-    openapi_extra={"requestBody": {"required": True, "content": _content(RecommendBody)}},
+    openapi_extra={"requestBody": {"required": True, "content": content(RecommendBody)}},
 )
 async def recommend(request: Request) -> Response:
     """Recommend images like those that were liked and unlike those that were disliked."""
     served = served_by(request)
-    asked = await _json(request, RecommendBody)
+    asked = await json_body(request, RecommendBody)
     index = served.loaded.index
 
     def work() -> Found:
@@ -154,34 +143,6 @@ async def _search(
 
 def _filter(given: FilterBody | None) -> dict[str, Any] | None:
     return None if given is None else given.model_dump()
-
-
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-async def _json(request: Request, model: type[Body]) -> Body:
-    media_type = _media_type(request)
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        raise Refused(415, "send JSON, with `Content-Type: application/json`")
-    data = await request.body()
-    if len(data) <= _LARGE_BYTES:
-        return _checked(model, data)
-    return await off_the_loop(served_by(request).background, lambda: _checked(model, data))
-
-
-def _checked(model: type[Body], data: bytes, name: str = "the body") -> Body:
-    try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        errors = _errors(error)
-        if errors[0]["type"] == "json_invalid":
-            raise Refused(400, f"{name} is no JSON: {errors[0]['msg']}"[:300]) from None
-        raise of_fields(errors) from None
-
-
-def _errors(error: ValidationError) -> list[Any]:
-    return list(error.errors(include_url=False, include_input=False, include_context=False))
 
 
 class _Parser(MultiPartParser):
@@ -231,7 +192,7 @@ def _from_words(given: dict[str, str]) -> SearchBody:
             raise Refused(422, "fold: must be true or false")
         parsed["fold"] = parsed["fold"].lower() in {"true", "1"}
     if "filter" in parsed:
-        parsed["filter"] = _checked(FilterBody, parsed["filter"].encode("utf-8", "surrogatepass"), "filter")
+        parsed["filter"] = checked(FilterBody, parsed["filter"].encode("utf-8", "surrogatepass"), "filter")
     unknown = set(parsed) - {"k", "offset", "fold", "filter", "tag"}
     if unknown:
         raise Refused(
@@ -240,4 +201,4 @@ def _from_words(given: dict[str, str]) -> SearchBody:
     try:
         return SearchBody.model_validate(parsed)
     except ValidationError as error:
-        raise of_fields(_errors(error)) from None
+        raise of_fields(errors(error)) from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from tagger.catalog.enriched import EnrichedCatalog
 from tagger.collection import Collection
 from tagger.errors import IndexUnusable, TaggerError
 from tagger.index import Index
@@ -20,12 +21,16 @@ from tagger.index.manifest import read_pointer
 from tagger.index.opened import require_pointer
 from tagger.index.words import CATEGORY, TAG
 from tagger.scheduling import give_way
+from tagger.serve.decisions import Decisions
 from tagger.serve.explain import Explainer
 from tagger.serve.images import Renderer
 from tagger.serve.pictures import PictureQueue
 from tagger.serve.problems import Refused
+from tagger.serve.products import Products, signature_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from tagger.serve.metrics import Metrics
@@ -179,6 +184,9 @@ class Served:
         self._looked_at = time.monotonic()
         self._pictures: PictureQueue | None = None
         self._refused: object = None
+        self._products: Products | None = None
+        self._decisions: Decisions | None = None
+        self._refused_catalog: object = None
         self._stopped = threading.Event()
         self._watcher: threading.Thread | None = None
         self.images = Renderer(storage, metrics, cache_bytes=options.cache_bytes)
@@ -207,22 +215,67 @@ class Served:
         return self._pictures
 
     @property
+    def products(self) -> Products:
+        """The catalog's products.
+
+        Raises:
+            Refused: 404, no catalog is served; 503, it is not loaded yet.
+        """
+        if self.options.catalog is None:
+            raise Refused(
+                404,
+                "no catalog is served here; start it with tagger serve COLLECTION --catalog ENRICHED.parquet",
+            )
+        if self._products is None:
+            raise Refused(503, "the catalog is being loaded; try again in a moment", retry_after_s=1)
+        return self._products
+
+    @property
+    def decisions(self) -> Decisions:
+        """What was decided about them.
+
+        Raises:
+            Refused: 404, no catalog is served.
+        """
+        self.products  # noqa: B018 - tells that there is none
+        assert self._decisions is not None
+        return self._decisions
+
+    def about_catalog(self) -> dict[str, Any] | None:
+        """Return what GET /v1/collection says of the catalog; None if there is none."""
+        if self._products is None or self._decisions is None:
+            return None
+        return {
+            "name": self._products.name,
+            "products": self._products.count,
+            "written_at": datetime.fromtimestamp(self._products.at, UTC).isoformat(),
+            "decisions": len(self._decisions),
+        }
+
+    @property
     def why_not_ready(self) -> str | None:
         """What keeps it from answering, in a word or two; None when it is ready."""
         if self.draining:
             return "shutting down"
         if self._loaded is None:
             return "loading the index"
+        if self._products is None and self.options.catalog is not None:
+            return "loading the catalog"
         return "loading the model" if self._pictures is None else None
 
     def require_usable(self) -> None:
         """See whether there is something to serve, before anybody is told that it is served.
 
         Raises:
-            TaggerError: There is no collection, or no index.
+            TaggerError: There is no collection or index, or the catalog or the decisions cannot be used.
         """
         self._collection = Collection.open(self._uri, self._storage)
         require_pointer(self._collection)
+        if self.options.catalog is not None:
+            EnrichedCatalog(self.options.catalog)
+            assert self.options.decisions_file is not None
+            self._decisions = Decisions(self.options.decisions_file)
+            self.metrics.decisions.set(len(self._decisions))
 
     def load(self) -> None:
         """Load index and model side by side; then look for newer versions, in a thread of its own.
@@ -235,6 +288,8 @@ class Served:
         with ThreadPoolExecutor(1, thread_name_prefix="tagger-model") as pool:
             model = pool.submit(PictureQueue, collection.config, self._settings, self.options, self.metrics)
             self._serve(Loaded.load(collection, self._settings))
+            if self.options.catalog is not None:
+                self._serve_products(self.options.catalog)
             self._pictures = model.result()
         _log.info("ready after %.1f s", time.monotonic() - began)
         self._watcher = threading.Thread(target=self._watch, name="tagger-reload", daemon=True)
@@ -251,6 +306,16 @@ class Served:
             self._pictures.close()
         self.explainer.close()
         self.images.close()
+        self._products = None
+        if self._decisions is not None:
+            self._decisions.close()
+
+    def _serve_products(self, catalog: Path) -> None:
+        began = time.monotonic()
+        self._products = Products(catalog, self._settings)
+        self.metrics.products.set(self._products.count)
+        took = time.monotonic() - began
+        _log.info("serving %d products of %s, read in %.1f s", self._products.count, catalog.name, took)
 
     def _serve(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -262,6 +327,7 @@ class Served:
     def _watch(self) -> None:
         while not self._stopped.wait(self.options.reload_s):
             self.look_for_newer()
+            self.look_for_newer_catalog()
             if time.monotonic() - self._looked_at > _TABLE_S:
                 self._looked_at = time.monotonic()
                 with contextlib.suppress(TaggerError):  # told when it is of consequence
@@ -290,3 +356,21 @@ class Served:
         else:
             self.metrics.reloads.labels("served").inc()
             self._serve(loaded)
+
+    def look_for_newer_catalog(self) -> None:
+        """Serve the catalog that took the place of the one that is served, if it can be used."""
+        path = self.options.catalog
+        if path is None or self._products is None:
+            return
+        signature = None
+        try:
+            signature = signature_of(path.stat())
+            if signature not in (self._products.signature, self._refused_catalog):
+                self._serve_products(path)
+        except (OSError, TaggerError) as error:
+            if signature is not None:
+                self._refused_catalog = signature
+                _log.warning("the new catalog cannot be served, the one before still is: %s", error)
+        except Exception:  # as above
+            self._refused_catalog = signature
+            _log.exception("the new catalog cannot be served, the one before still is")

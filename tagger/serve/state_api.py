@@ -68,6 +68,7 @@ async def collection(request: Request) -> Response:
             "max_offset": MOST_OFFSET,
             "max_folded_offset": MOST_FOLDED_OFFSET,
             "max_picture_bytes": served.options.max_picture_bytes,
+            "catalog": served.about_catalog(),
         }
     )
 

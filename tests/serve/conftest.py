@@ -13,6 +13,8 @@ from serve_kit import (  # noqa: E402
     TWO_THINGS,
     Server,
     above,
+    enrich_shop,
+    product_rows,
     put_photos,
     sample_photos,
     tag_photos,
@@ -21,7 +23,7 @@ from serve_kit import (  # noqa: E402
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
-    """A running server of the sample photos; one has a hostile name, and one is gone from its folder."""
+    """A running server of photos and a catalog; one has a hostile name, and one is gone from its folder."""
     folder = tmp_path_factory.mktemp("served")
     photos = sample_photos()
     photos[HOSTILE] = photos["kitten.jpg"]
@@ -30,7 +32,9 @@ def served(tmp_path_factory):
     addresses = put_photos(folder / "photos", photos)
     tag_photos(folder / "collection", addresses, photos)
     (folder / "photos" / "gone.jpg").unlink()
-    with Server(folder / "collection") as server:
+    catalog = enrich_shop(folder / "collection", folder / "shop", product_rows(photos))
+    with Server(folder / "collection", "--catalog", str(catalog)) as server:
+        server.catalog = catalog
         server.addresses = addresses
         server.collection = folder / "collection"
         yield server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -17,6 +18,8 @@ import httpx
 import pyarrow as pa
 from PIL import Image
 
+import tagger
+from tagger.catalog import EnrichOptions, FlagRules, Rules
 from tagger.collection import SCHEMA, new_run_id, part_name, write_part
 from tagger.engine.options import TagOptions
 from tagger.engine.targets import open_targets, wishes
@@ -117,6 +120,53 @@ def tag_photos(place, addresses, photos, *, ids=None, make_index=True):
     if make_index:
         index(collection)
     return collection
+
+
+SHELVES = {
+    "Pets": "chelsea kitten cat_with_yarn german_shepherd spaniels",
+    "Wildlife": "bison chameleon clownfish crab duck gibbon hens jaguars koala komodo_dragon lemurs macaw "
+    "panda red_panda sheep",
+    "Travel": "aqueduct castle mountains palace stream triumphal_arch rocket",
+    "Home": "chair coffee frying_pan paintbrushes drum_and_wine flower hammer screwdriver",
+}
+"""Products of a small shop by category, each named like its sample photo."""
+
+
+def product_rows(photos):
+    """Rows of a catalog: a product a photo; a mug with two pictures, one in two rows, some with problems."""
+    rows = [
+        {"sku": f"P-{name}", "title": f"{name.replace('_', ' ').capitalize()} poster", "category": shelf}
+        | {"image": f"{name}.jpg", "sale price": f"{10 + n},90", "note": "=1+1"}
+        for shelf, names in SHELVES.items()
+        for n, name in enumerate(names.split())
+        if f"{name}.jpg" in photos
+    ]
+    base = {"category": "Home", "sale price": "7.50", "note": ""}
+    mug = base | {"sku": "P-mug", "title": "Mug with a cat", "image": "chelsea.jpg|coffee.jpg"}
+    two = base | {"sku": "P-two", "title": "Pair of bears", "category": "Wildlife"}
+    return [
+        *rows,
+        mug,
+        two | {"image": "panda.jpg"},
+        two | {"image": "koala.jpg", "title": ""},
+        base | {"sku": "P-gone", "title": "Nothing to see", "image": "nowhere.jpg"},
+        base | {"sku": "=1+2", "title": HOSTILE, "image": "hammer.jpg"},
+        base | {"sku": "P-wrong", "title": "Garden chair", "image": "sheep.jpg"},
+    ]
+
+
+def enrich_shop(collection, folder, rows, name="shop.parquet"):
+    """Write a catalog, let tagger enrich it, and return where that is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "shop.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    options = EnrichOptions(
+        similar=Rules(), flags=FlagRules(min_peers=3, most_own_share=0.3, min_side_px=300)
+    )
+    tagger.enrich(tagger.open(str(collection)), folder / "shop.csv", folder / name, options=options)
+    return folder / name
 
 
 def vars_of(color):

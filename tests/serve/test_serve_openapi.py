@@ -27,7 +27,7 @@ CHECKS = [
 def test_whatever_is_sent_is_answered_as_described(served):
     described = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
     operations = [found.ok() for found in described.get_all_operations()]
-    assert len(operations) == 11
+    assert len(operations) == 16
     for operation in operations:
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
 
@@ -55,6 +55,7 @@ def test_every_endpoint_has_examples_and_errors(client):
     assert set(paths) == {
         *("/healthz", "/readyz", "/metrics", "/v1/collection", "/v1/search", "/v1/search/batch"),
         *("/v1/recommend", "/v1/image", "/v1/image/thumbnail", "/v1/image/explain", "/v1/tags"),
+        *("/v1/products", "/v1/product", "/v1/products/export", "/v1/decisions"),
     }
     for path, methods in paths.items():
         for operation in methods.values():
@@ -63,7 +64,17 @@ def test_every_endpoint_has_examples_and_errors(client):
                 assert {"401", "422", "429", "503"} <= set(operation["responses"])
     examples = paths["/v1/search"]["post"]["requestBody"]["content"]["application/json"]["example"]
     assert client.post("/v1/search", json=examples).status_code == 404  # a valid body; its image is not here
+    examples = paths["/v1/decisions"]["post"]["requestBody"]["content"]["application/json"]["example"]
+    assert client.post("/v1/decisions", json=examples).status_code == 404
     text = json.dumps(described)
-    for name in ("SearchBody", "BatchBody", "RecommendBody", "UploadBody", "FilterBody", "ProblemBody"):
+    for name in (
+        "SearchBody",
+        "BatchBody",
+        "RecommendBody",
+        "UploadBody",
+        "FilterBody",
+        "ProblemBody",
+        "DecisionsBody",
+    ):
         assert name in described["components"]["schemas"]
     assert "HTTPValidationError" not in text

@@ -34,6 +34,12 @@ export const pictureUrl = (id) => withQuery("v1/image", { id });
 export const thumbnailUrl = (id, size) => withQuery("v1/image/thumbnail", { id, size });
 export const explain = (id, tag, size) => blob(withQuery("v1/image/explain", { id, tag, size }));
 
+export const products = (query, signal) => json(withQuery("v1/products", query), { signal });
+export const product = (id, signal) => json(withQuery("v1/product", { id }), { signal });
+export const decide = (decisions) => post("v1/decisions", { decisions });
+export const labelsUrl = "v1/decisions";
+export const exportUrl = (query) => withQuery("v1/products/export", query);
+
 export async function blob(path) {
   return (await request(path, { headers: { Accept: "image/*" } })).blob();
 }
@@ -49,8 +55,9 @@ export async function searchPicture(file, body, signal) {
 }
 
 function withQuery(path, values) {
-  const query = Object.entries(values).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
-  return `${path}?${query.join("&")}`;
+  const given = Object.entries(values).filter(([, value]) => value != null);
+  const query = given.map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
+  return query.length ? `${path}?${query.join("&")}` : path;
 }
 
 async function json(path, options = {}) {

@@ -229,7 +229,7 @@ function press() {
   for (const node of dialog.querySelectorAll(".eye")) node.setAttribute("aria-pressed", String(node.tag === heat?.tag));
 }
 
-function colorBar(colors) {
+export function colorBar(colors) {
   const bar = el("div.color-bar", { "aria-hidden": "true" });
   for (const { name, fraction } of colors) {
     const piece = el("span", { "data-color": name });

@@ -12,6 +12,8 @@ import { quiet } from "./messages.js";
 import { SIZES, showBlob, thumbnail } from "./pictures.js";
 import { leaveResults, showResults, startResults } from "./results.js";
 import { showStart, showStartTrouble } from "./start.js";
+import { showProduct, startProduct } from "./product.js";
+import { leaveProducts, showProducts, startProducts } from "./products.js";
 import { go, isSearch, keepPicture, newQuery, onChange, pictureOf, sameResults, state } from "./state.js";
 import { startTray } from "./tray.js";
 
@@ -20,26 +22,40 @@ let about = null;
 
 function render(now, before = null) {
   const searching = isSearch(now);
+  if (before?.products && !now.products) leaveProducts(); // while it still knows how far it was scrolled
   if (before) quiet();
   if (before) closeCompletions(); // the first time somebody may be typing already
-  $("start").hidden = searching;
-  $("results").hidden = !searching;
+  $("start").hidden = searching || now.products;
+  $("results").hidden = !searching || now.products;
+  $("products").hidden = !now.products;
   showQuery(now);
+  showViews(now);
   if (!before || !sameResults(now, before)) showView(now, before);
   if (now.open !== (before?.open ?? null)) showDetail(now.open, before?.open);
+  if (now.product !== (before?.product ?? null)) showProduct(now.product, before?.product);
   // What had the focus may be gone; from the heading on, the keyboard finds what came instead.
-  const heading = $(searching ? "title" : "start").querySelector("h1");
+  const heading = $(now.products ? "products-head" : searching ? "title" : "start").querySelector("h1");
   if (before && document.activeElement === document.body) heading?.focus({ preventScroll: true });
 }
 
 function showView(now, before) {
   const narrowed = Boolean(before) && QUERY.every((name) => now[name] === before[name]);
   if (before && !narrowed) $("words").value = "";
-  if (isSearch(now)) return showResults({ narrowed });
+  if (isSearch(now) && !now.products) return showResults({ narrowed });
   leaveResults();
+  if (now.products) return showProducts();
   showStart(about, (tag) => go(newQuery({ tag })));
   document.title = `${shown(about.name)} · tagger`;
   if (before) scrollTo(0, 0);
+}
+
+/** The way from pictures to products and back, where a catalog is served. */
+function showViews(now) {
+  $("views").hidden = !about.catalog && !now.products;
+  $("view-pictures").toggleAttribute("aria-current", !now.products);
+  $("view-products").toggleAttribute("aria-current", now.products);
+  $("skip").textContent = now.products ? "Skip to the products" : "Skip to the pictures";
+  $("main").setAttribute("aria-label", now.products ? "Products" : "Pictures");
 }
 
 /** The chips in the search bar: what is searched for, each with its x. */
@@ -98,6 +114,14 @@ function startKeys() {
     "click",
     inPage(() => go(newQuery({}))),
   );
+  $("view-pictures").addEventListener(
+    "click",
+    inPage(() => go(newQuery({}))),
+  );
+  $("view-products").addEventListener(
+    "click",
+    inPage(() => go(newQuery({ products: true }))),
+  );
 }
 
 async function load() {
@@ -111,6 +135,8 @@ async function load() {
   }
   startResults(about);
   startDetail(about);
+  startProducts(about);
+  startProduct();
   startFacets(about.colors);
   startTray(about.name, recommend);
   onChange(render);

@@ -4,7 +4,7 @@ import { searchAll, tags } from "./api.js";
 import { $, ago, bdi, count, el, icon, inPage, percent, plural, shown } from "./dom.js";
 import { panel, sentence, trouble } from "./messages.js";
 import { SIZES, thumbnail } from "./pictures.js";
-import { linkTo, newQuery } from "./state.js";
+import { go, linkTo, newQuery } from "./state.js";
 
 const TILES = 12;
 const SPARE = 8; // tags asked for besides, as some have no picture of their own
@@ -48,6 +48,7 @@ function hero(about) {
       "div.page",
       el("h1", { tabindex: "-1" }, bdi(about.name)),
       el("p.lead", "Search by tag, by a picture of your own, or by what you like."),
+      about.catalog && productsLink(about.catalog),
       el(
         "dl.stats",
         stat("Pictures", count(about.images)),
@@ -59,6 +60,12 @@ function hero(about) {
         el("p.behind", icon("eye"), el("span", `${sentence(shown(about.behind))} What is newer is not found yet.`)),
     ),
   );
+}
+
+function productsLink({ products }) {
+  const there = newQuery({ products: true });
+  const attributes = { href: linkTo(there), onclick: inPage(() => go(there)) };
+  return el("a.main.to-products", attributes, `Look through ${plural(products, "product")}`, icon("right"));
 }
 
 async function fillTiles(list, section, open) {

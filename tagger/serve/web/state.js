@@ -15,7 +15,15 @@ const EMPTY = {
   height: 0,
   copies: false, // show copies of one picture one by one
   open: null, // the image of the detail panel
+  products: false, // the catalog's products instead of pictures
+  flag: null, // only products with it
+  category: null, // only products of it
+  q: null, // only products with these words
+  decided: null, // "no": only products of which nothing was decided; "yes": the others
+  product: null, // the product of the detail panel
 };
+const TEXTS = ["tag", "image", "picture", "color", "open", "flag", "category", "q", "decided", "product"];
+const SWITCHES = ["recommend", "copies", "products"];
 const SHARED_NUMBERS = { diversity: 0.3, score: 0, width: 0, height: 0 };
 
 const pictures = new Map();
@@ -31,7 +39,7 @@ export const pictureOf = (some) => pictures.get(some.picture) ?? null;
 export const newQuery = (query) => ({ ...EMPTY, copies: now.copies, ...query });
 
 /** Two states with the same key show the same results. */
-export const keyOf = (some) => write({ ...some, open: null });
+export const keyOf = (some) => write({ ...some, open: null, product: null });
 
 /** An address for links; not only a fragment, which would read as a place on this page. */
 export const linkTo = (some) => `./${write(some)}`;
@@ -67,13 +75,13 @@ export function go(changes, { replace = false } = {}) {
 export function closeDetail() {
   const depth = history.state?.depth ?? 0;
   if (depth) history.go(-depth);
-  else go({ open: null }, { replace: true });
+  else go({ open: null, product: null }, { replace: true });
 }
 
 // How many steps back the panel was closed; 0 when it is closed, or when nobody knows.
 function depthOf(next) {
-  if (!next.open) return 0;
-  if (!now.open) return 1;
+  if (!next.open && !next.product) return 0;
+  if (!now.open && !now.product) return 1;
   const depth = history.state?.depth ?? 0;
   return depth && depth + 1;
 }
@@ -86,8 +94,8 @@ function change(next) {
 
 function write(some) {
   const query = new URLSearchParams();
-  for (const name of ["tag", "image", "picture", "color", "open"]) if (some[name]) query.set(name, some[name]);
-  for (const name of ["recommend", "copies"]) if (some[name]) query.set(name, "1");
+  for (const name of TEXTS) if (some[name]) query.set(name, some[name]);
+  for (const name of SWITCHES) if (some[name]) query.set(name, "1");
   for (const name of ["all", "none"]) for (const word of some[name]) query.append(name, word);
   for (const [name, usual] of Object.entries(SHARED_NUMBERS)) if (some[name] !== usual) query.set(name, some[name]);
   const text = query.toString();
@@ -97,8 +105,8 @@ function write(some) {
 function read(hash) {
   const query = new URLSearchParams(hash.replace(/^#/, ""));
   const found = { ...EMPTY };
-  for (const name of ["tag", "image", "picture", "color", "open"]) found[name] = query.get(name) || null;
-  for (const name of ["recommend", "copies"]) found[name] = query.has(name);
+  for (const name of TEXTS) found[name] = query.get(name) || null;
+  for (const name of SWITCHES) found[name] = query.has(name);
   for (const name of ["all", "none"]) found[name] = [...new Set(query.getAll(name))];
   for (const [name, usual] of Object.entries(SHARED_NUMBERS)) {
     const value = Number(query.get(name) ?? usual);
