@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tagger.catalog import Enriched, EnrichOptions, enrich
 from tagger.engine import Run, tag
@@ -14,6 +14,9 @@ from tagger.index import Indexed
 from tagger.report import write_report
 from tagger.search import Collection
 from tagger.storage import canonical_uri
+
+ENRICHED: Final = "enriched.parquet"
+"""In the folder of products: what `tagger serve --catalog` takes."""
 
 # Of the sample photos:
 _QUERY = "chelsea.jpg"
@@ -118,7 +121,7 @@ def _enrich(opened: Collection, place: Path, products: Path, say: Callable[[str]
     say(f"  {done.enriched} of {done.products} products have pictures; {done.missing} without: {unmatched}")
     for flag, count in done.flags.items():
         say(f"  {flag:<26} {count}")
-    enrich(opened, catalog, products / "enriched.parquet", options=options)
+    enrich(opened, catalog, products / ENRICHED, options=options)
     for name, kind in (("google.txt", "google-merchant"), ("shopify.csv", "shopify")):
         say(f"$ tagger enrich {place} {catalog} --format {kind} --out {products / name}")
         enrich(opened, catalog, products / name, format=kind, options=options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tagger.catalog.enriching import OURS
+from tagger.catalog.enriching import OURS, RECOMMENDED
 from tagger.catalog.roles import Roles, find_roles
 from tagger.catalog.table import cell_text
 from tagger.catalog.writing import ROLES_KEY, our_names
@@ -18,9 +18,6 @@ from tagger.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-RECOMMENDED: Final = "recommended_with"
-"""A column of `tagger enrich` that is not in every enriched catalog."""
 
 _BATCH_ROWS: Final = 16_384
 _MOST_TEXT: Final = 2_000
@@ -113,13 +110,12 @@ def _columns(schema: pa.Schema) -> tuple[int, dict[str, int]] | None:
     enrichment.
     """
     names: list[str] = schema.names
-    wanted = [*OURS.names, *([RECOMMENDED] if RECOMMENDED not in OURS.names else [])]
-    needed = len(wanted) - 1
-    for own in range(len(names) - needed, -1, -1):
+    wanted = [*OURS.names, RECOMMENDED.name]  # the last is not in every enriched catalog
+    for own in range(len(names) - len(OURS), -1, -1):
         rest = {name: n for n, name in enumerate(names) if n >= own}
         spelt = our_names(names[:own], wanted)
         ours = {name: rest[one] for name, one in zip(wanted, spelt, strict=True) if one in rest}
-        if ours.get("image_ids") == own and set(OURS.names) - {RECOMMENDED} <= set(ours):
+        if ours.get("image_ids") == own and set(OURS.names) <= set(ours):
             fits = all(
                 _is_alike(schema.types[place], OURS.field(name).type)
                 for name, place in ours.items()

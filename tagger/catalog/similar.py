@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 PEERS: Final = 20
 """Other pictures whose products vote on the category of a product."""
 
-PEER_COSINE: Final = 0.35
-"""Least likeness of such a picture: photos that have nothing in common have about 0.2."""
-
 _BLOCK: Final = 2048
 _DEEPER: Final = 8  # times more neighbours for those who are left short
 
@@ -38,10 +35,13 @@ class Rules:
     Attributes:
         in_stock: Only those that can be bought.
         category: `any`, `same` or `other` than the product's own; one without a category has all.
+        peer_cosine: Least likeness of a picture whose products vote on a product's category. Photos that have
+            nothing in common have about 0.2; lower it where all pictures are as different as that.
     """
 
     in_stock: bool = False
     category: str = "any"
+    peer_cosine: float = 0.35
 
 
 class Shelf:
@@ -191,7 +191,7 @@ class Chooser:
 
     def _vote(self, rows: Ints, near: Ints, cosine: Floats, category: Ints, made: Similar) -> None:
         theirs = taken(self._joined.category, taken(self._all.first, near))
-        theirs, weight = _packed(np.where(cosine >= PEER_COSINE, theirs, -1), cosine, PEERS)
+        theirs, weight = _packed(np.where(cosine >= self._rules.peer_cosine, theirs, -1), cosine, PEERS)
         weight = np.where(theirs >= 0, weight, 0)
         total = np.maximum(weight.sum(axis=1), 1e-9)
         votes = (weight[:, None, :] * (theirs[:, :, None] == theirs[:, None, :])).sum(axis=2)

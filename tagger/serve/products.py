@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from tagger.catalog.enriched import RECOMMENDED, EnrichedCatalog, value_text
+from tagger.catalog.enriched import EnrichedCatalog, value_text
+from tagger.catalog.enriching import RECOMMENDED
 from tagger.catalog.flags import FLAGS
 from tagger.errors import UnknownName, UsageError
 from tagger.index.filters import shown
@@ -183,7 +184,7 @@ class Products:
             lines = read.to_arrow_table().to_pylist()
             ours, first = self._catalog.ours, lines[0]
             said = {name: first[f"c{place}"] for name, place in ours.items()}
-            alike = {name: said.get(name) or [] for name in ("similar_products", RECOMMENDED)}
+            alike = {name: said.get(name) or [] for name in ("similar_products", RECOMMENDED.name)}
             alike = {name: _scored(value) for name, value in alike.items()}
             known = self._named(cursor, {key for some in alike.values() for key, _ in some})
             return {
@@ -196,7 +197,7 @@ class Products:
                 "suggestion": _suggestion(said),
                 "flags": said["quality_flags"] or [],
                 "similar_products": [_short(known, *one) for one in alike["similar_products"]],
-                "recommended_with": [_short(known, *one) for one in alike[RECOMMENDED]],
+                "recommended_with": [_short(known, *one) for one in alike[RECOMMENDED.name]],
                 "own": self._own(first),
             }
         finally:

@@ -49,6 +49,7 @@ def test_demo_tags_and_reports(tmp_path: Path) -> None:
     with Driver("demo", tmp_path / "demo", "--serve", terminal=False) as driver:
         page = wait_for("the page", lambda: re.search(r"^page +(http://\S+)", driver.stdout, re.MULTILINE))
         assert "<title>tagger" in httpx.get(page[1]).text
+        assert httpx.get(f"{page[1]}/v1/products", params={"flag": "image_missing"}).json()["total"] == 1
         driver.process.send_signal(signal.SIGINT)
         again = driver.wait(30).require()
     assert record["report"].rpartition("/")[0].rpartition("/runs/")[0] in again.stdout

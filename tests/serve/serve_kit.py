@@ -162,8 +162,15 @@ def enrich_shop(collection, folder, rows, name="shop.parquet"):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    with (folder / "events.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user_id", "product_id", "event", "timestamp"])
+        for user, bought in enumerate([("P-mug", "P-coffee"), ("P-mug", "P-coffee", "P-chair"), ("P-two",)]):
+            writer.writerows([f"u{user}", product, "purchase", "2026-11-01"] for product in bought)
     options = EnrichOptions(
-        similar=Rules(), flags=FlagRules(min_peers=3, most_own_share=0.3, min_side_px=300)
+        similar=Rules(peer_cosine=0.0),
+        flags=FlagRules(min_peers=3, most_own_share=0.3, min_side_px=300),
+        events=folder / "events.csv",
     )
     tagger.enrich(tagger.open(str(collection)), folder / "shop.csv", folder / name, options=options)
     return folder / name

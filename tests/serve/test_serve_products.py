@@ -137,6 +137,8 @@ def test_a_product_is_what_the_catalog_says_of_it(client, enriched, served):
     assert found["suggestion"]["tag"] == row["category_suggestion"].split(" > ")[-1]
     alike = [(one["product_id"], one["score"]) for one in found["similar_products"]]
     assert alike == [(one["product_id"], one["score"]) for one in row["similar_products"]]
+    together = [(one["product_id"], one["title"]) for one in found["recommended_with"]]
+    assert together == [("P-coffee", "Coffee poster"), ("P-chair", "Chair poster")]
     titles = {one["product_id"]: (one["title"], one["image_id"]) for one in found["similar_products"]}
     assert all(titles[key] == (enriched[key]["title"], enriched[key]["image_ids"][0]) for key, _ in alike)
     own = {one["name"]: one["value"] for one in found["own"]}
