@@ -266,7 +266,13 @@ def measure_large(plan: Plan, folder: Path) -> list[dict[str, Any]]:
 def render(results: dict[str, Any]) -> str:
     """Return the whole report as Markdown."""
     flags = [
-        [f"`{one['flag']}`", one["planted"], one["raised"], f"{one['recall']:.3f}", f"{one['precision']:.3f}"]
+        [
+            f"`{one['flag']}`",
+            str(one["planted"]),
+            str(one["raised"]),
+            f"{one['recall']:.3f}",
+            f"{one['precision']:.3f}",
+        ]
         for one in results["flags"]
     ]
     large = [

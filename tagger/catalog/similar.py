@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tagger.catalog.pictures import taken
+from tagger.catalog.pictures import MOST_IMAGES, taken
 from tagger.index.vectors import Allowed
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ PEERS: Final = 20
 """Other pictures whose products vote on the category of a product."""
 
 _BLOCK: Final = 2048
-_DEEPER: Final = 8  # times more neighbours for those who are left short
+_LEAST_DEPTH: Final = 64  # neighbours of those who are looked up again, among what may be shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +138,8 @@ class Chooser:
         self._rules = rules
         self._k = k
         self._threads = threads
+        self._number_of = np.full(len(assortment.index.ids), -1, np.int64)
+        self._number_of[pictures.places] = np.arange(len(pictures.places))
         everything = np.ones(joined.products, np.bool_)
         self._shelf = Shelf(joined, pictures, joined.stock if rules.in_stock else everything)
         self._all = Shelf(joined, pictures, everything)
@@ -155,7 +157,9 @@ class Chooser:
             np.zeros(n, np.int64),
         )
         sizes = np.minimum(self._pictures.starts[some.set + 1] - self._pictures.starts[some.set], 64)
-        order = np.argsort(sizes, kind="stable")  # so that the rows of a block are about as long
+        # So that the rows of a block are about as long, and where categories are looked up again, of few.
+        first = some.category if self._rules.category == "same" else np.zeros(n, np.int64)
+        order = np.lexsort((sizes, first))
         blocks = [order[start : start + _BLOCK] for start in range(0, n, _BLOCK)]
         with ThreadPoolExecutor(self._threads, thread_name_prefix="tagger-similar") as threads:
             list(threads.map(lambda rows: self._block(rows, made), blocks))  # each writes its own rows
@@ -221,16 +225,15 @@ class Chooser:
     def _search(self, own: Ints, category: Ints, fits: Ints) -> tuple[Ints, Floats]:
         index, places = self._index, self._pictures.places
         slots = np.sort(index.ids.slots[places[fits]])
-        depth = min(len(fits), _DEEPER * self._like.near.shape[1])
-        number_of = np.full(len(index.ids), -1, np.int64)
-        number_of[places] = np.arange(len(places))
+        depth = min(len(fits), max(_LEAST_DEPTH, MOST_IMAGES * (self._k + 2)))
         has = own >= 0
-        queries = index.vectors.take(index.ids.slots[places[own[has]]])
+        asked, which = np.unique(own[has], return_inverse=True)
+        queries = index.vectors.take(index.ids.slots[places[asked]])
         cosine, found = index.nearest(queries, depth, Allowed(slots, index.manifest.slots))
         near = np.full((*own.shape, depth), -1, np.int64)
-        near[has] = np.where(found >= 0, number_of[index.ids.places(np.maximum(found, 0))], -1)
+        near[has] = np.where(found >= 0, self._number_of[index.ids.places(np.maximum(found, 0))], -1)[which]
         far = np.full((*own.shape, depth), -np.inf, np.float32)
-        far[has] = cosine
+        far[has] = cosine[which]
         ordered, weights = _best_first(near.reshape(len(own), -1), far.reshape(len(own), -1))
         return self._picked(*self._others(own, ordered), weights, category)
 

@@ -110,6 +110,25 @@ def test_many_queries_at_once_are_answered_as_one_by_one(made):
         )
 
 
+@pytest.mark.parametrize("asked", [Filter(), Filter(tags_any=["tabby"])])
+def test_bulk_queries_are_answered_as_a_few(made, asked):
+    """Hundreds together are multiplied as matrices; the last rows of a table are no exception."""
+    opened, _, _ = made
+    queries = vectors_of(300, dim=DIM, seed=31)
+    allowed = opened.allowed(asked)
+    scores, slots = opened.nearest(queries, 40, allowed)
+    for start in range(0, 300, 100):
+        few, theirs = opened.nearest(queries[start : start + 100], 40, allowed)
+        np.testing.assert_allclose(scores[start : start + 100], few, atol=2e-6)
+        for mine, other, score in zip(slots[start : start + 100], theirs, few, strict=True):
+            apart = np.flatnonzero(mine != other)  # equals may change places
+            assert all(np.isclose(score[n], np.delete(score, n), atol=4e-6).any() for n in apart)
+    every = opened.nearest(queries, 300, allowed)[1]
+    count = len(opened.ids) if allowed is None else allowed.count
+    assert (every[:, :count] >= 0).all()
+    assert (every[:, count:] == -1).all()
+
+
 def test_failed_images_are_not_in_it(made):
     opened, _, _ = made
     with pytest.raises(QueryError, match="there is no image"):
