@@ -11,7 +11,7 @@ TEST_WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [
 PYTEST := $(BIN)/pytest -q --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench docs soak constraints clean
+.PHONY: help setup demo test check format bench docs screenshots soak constraints clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,11 @@ bench: $(VENV)/.test  ## Measure the speed against the limit and against peers
 
 docs: $(VENV)/.setup  ## Write the CLI reference
 	$(BIN)/python -m tagger.cli.reference > docs/cli.md
+
+screenshots: $(VENV)/.test  ## Make the pictures of docs/marketing.md with the browser tests
+	@mkdir -p .cache/screenshots
+	PAGE_SCREENSHOTS=$(CURDIR)/.cache/screenshots $(PYTEST) tests/browser/test_browser_products.py -k "accessible and wide"
+	$(BIN)/python tests/browser/pictures_of_docs.py .cache/screenshots docs/images
 
 soak: $(VENV)/.test  ## Run the long tests
 	$(PYTEST) -m soak --timeout 7200 $(ARGS)
