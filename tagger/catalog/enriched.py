@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tagger.catalog.enriching import OURS, RECOMMENDED
 from tagger.catalog.roles import Roles, find_roles
+from tagger.catalog.schema import OURS, RECOMMENDED
 from tagger.catalog.table import cell_text
 from tagger.catalog.writing import ROLES_KEY, our_names
 from tagger.errors import UsageError

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tagger.catalog.delimited import DelimitedTable
-from tagger.catalog.others import JsonLinesTable, ParquetTable, SheetTable
+from tagger.catalog.jsonl import JsonLinesTable
+from tagger.catalog.parquet import ParquetTable
 from tagger.catalog.table import cannot_open
+from tagger.catalog.workbook import SheetTable
 from tagger.errors import UsageError
 
 if TYPE_CHECKING:

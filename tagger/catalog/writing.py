@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tagger.catalog.delimited import DelimitedTable
-from tagger.catalog.others import JsonLinesTable
+from tagger.catalog.jsonl import JsonLinesTable
 from tagger.catalog.table import free_name
 from tagger.outfile import PendingFile
 from tagger.spreadsheet import FORMULA_SIGNS, csv_writer, harmless_cell

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from tagger.catalog.enriched import EnrichedCatalog, value_text
-from tagger.catalog.enriching import RECOMMENDED
 from tagger.catalog.flags import FLAGS
+from tagger.catalog.schema import RECOMMENDED
 from tagger.errors import UnknownName, UsageError
 from tagger.index.filters import shown
 from tagger.serve.product_index import product_index

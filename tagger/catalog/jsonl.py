@@ -1,0 +1,124 @@
+"""Catalogs as JSON Lines."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import pyarrow as pa
+
+from tagger.catalog.table import BATCH_ROWS, CatalogTable, cannot_open
+from tagger.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+
+_MOST_INT: Final = 2**63
+_EXACT: Final = 2**53  # whole numbers up to here are exact as floats
+
+
+class JsonLinesTable(CatalogTable):
+    """A file of JSON objects, one a line; may be gzipped.
+
+    Text, truth values, whole numbers and numbers are columns of such a type; whatever else, or is mixed, is a
+    column of JSON texts.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UsageError: It cannot be opened, or a line is no JSON object.
+    """
+
+    format = "jsonl"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        kinds: dict[str, set[str]] = {}
+        try:
+            for _, record in self.lines():
+                for name, value in record.items():
+                    kinds.setdefault(name, set()).add(_kind(value))
+        except OSError as error:
+            raise cannot_open(path, error) from None
+        if not kinds:
+            raise UsageError(f"the catalog {path} has no line with a field")
+        super().__init__(path, list(kinds), [_type_of(found - {"null"}) for found in kinds.values()])
+        self.as_json = tuple(
+            name
+            for name, found in kinds.items()
+            if _type_of(found - {"null"}) == pa.string() and found - {"null", "text"}
+        )
+
+    def lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Yield each line as it is, and the object in it; empty lines are left out.
+
+        Raises:
+            UsageError: One is no JSON object; says which.
+        """
+        with self.path.open("rb") as file:
+            is_gzip = file.read(2) == b"\x1f\x8b"
+        with cast("BinaryIO", gzip.open(self.path, "rb")) if is_gzip else self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                text = line.strip().removeprefix(b"\xef\xbb\xbf")
+                if not text:
+                    continue
+                try:
+                    record = json.loads(text)  # which, unlike faster ones, keeps every digit of a long number
+                except ValueError as error:
+                    raise UsageError(
+                        f"line {number} of the catalog {self.path} is no JSON: {error}"
+                    ) from None
+                if not isinstance(record, dict):
+                    raise UsageError(f"line {number} of the catalog {self.path} is no JSON object")
+                yield text, record
+
+    def batches(self, columns: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
+        """See `CatalogTable`."""
+        wanted = range(len(self.header)) if columns is None else columns
+        rows: list[dict[str, Any]] = []
+
+        def batch() -> pa.RecordBatch:
+            arrays = [self._array(n, [row.get(self.header[n]) for row in rows]) for n in wanted]
+            return self._batch(arrays, columns)
+
+        for _, record in self.lines():
+            rows.append(record)
+            if len(rows) == BATCH_ROWS:
+                yield batch()
+                rows = []
+        if rows:
+            yield batch()
+
+    def _array(self, n: int, values: list[Any]) -> pa.Array:
+        if self.header[n] in self.as_json:
+            values = [None if one is None else json.dumps(one, ensure_ascii=False) for one in values]
+        return pa.array(values, self.types[n])
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, bool):
+        return "truth"
+    if isinstance(value, int):
+        return (
+            "whole" if -_EXACT <= value <= _EXACT else "long" if -_MOST_INT <= value < _MOST_INT else "huge"
+        )
+    return "number" if isinstance(value, float) else "nested"
+
+
+def _type_of(kinds: set[str]) -> pa.DataType:
+    if kinds == {"truth"}:
+        return pa.bool_()
+    if kinds and kinds <= {"whole", "long"}:
+        return pa.int64()
+    if kinds and kinds <= {"whole", "number"}:
+        return pa.float64()
+    return pa.string()
