@@ -41,7 +41,15 @@ class ParquetTable(CatalogTable):
         wanted = range(len(self.header)) if columns is None else columns
         try:
             with pq.ParquetFile(self.path, pre_buffer=False) as file:
-                for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
-                    yield self._batch([batch.column(n) for n in wanted], columns)
+                for batch in file.iter_batches(BATCH_ROWS, columns=self._read(columns), use_threads=False):
+                    place = range(len(wanted)) if batch.num_columns == len(wanted) else wanted
+                    yield self._batch([batch.column(n) for n in place], columns)
         except (pa.ArrowException, OSError) as error:
             raise UsageError(f"the catalog {self.path} is damaged: {error}") from None
+
+    def _read(self, columns: Sequence[int] | None) -> list[str] | None:
+        """Return the names of the columns to read; None for all, where a name would not mean one column."""
+        if columns is None or len(set(self.header)) < len(self.header):
+            return None
+        names = [self.header[n] for n in sorted(columns)]
+        return None if any("." in name for name in names) or list(columns) != sorted(columns) else names
