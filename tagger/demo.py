@@ -115,12 +115,13 @@ def _enrich(opened: Collection, place: Path, products: Path, say: Callable[[str]
         for name in (_CATALOG, _EVENTS):
             shutil.copyfile(samples / name, products / name)
     catalog, options = products / _CATALOG, EnrichOptions(k=5, events=products / _EVENTS)
-    say(f"$ tagger enrich {place} {catalog} --events {options.events} --out {products / 'enriched.csv'}")
+    say(f"$ tagger enrich {place} {catalog} -k 5 --events {options.events} --out {products / 'enriched.csv'}")
     unmatched = products / "unmatched.csv"
     done = enrich(opened, catalog, products / "enriched.csv", options=options, unmatched=unmatched)
     say(f"  {done.enriched} of {done.products} products have pictures; {done.missing} without: {unmatched}")
     for flag, count in done.flags.items():
         say(f"  {flag:<26} {count}")
+    say(f"$ tagger enrich {place} {catalog} -k 5 --events {options.events} --out {products / ENRICHED}")
     enrich(opened, catalog, products / ENRICHED, options=options)
     for name, kind in (("google.txt", "google-merchant"), ("shopify.csv", "shopify")):
         say(f"$ tagger enrich {place} {catalog} --format {kind} --out {products / name}")

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.int64]
 
 _NEIGHBOURS: Final = 64
+_NONE_JOINED: Final = (
+    "products, and none has a picture of this collection: is it the right one, and does --image-column name "
+    "the images?"
+)
 
 
 class Assembler:
@@ -50,6 +54,7 @@ class Assembler:
     Attributes:
         pictures: The images that the catalog uses.
         done: Rows so far.
+        remarks: What is worth knowing, with numbers.
         flagged: Products so far by flag, in the order of `FLAGS`.
     """
 
@@ -67,7 +72,10 @@ class Assembler:
         self._joined = joined
         self.done = 0
         self.flagged = np.zeros(len(FLAGS), np.int64)
+        self.remarks: dict[str, int] = {}
         self.pictures: Pictures = used_pictures(joined)
+        if joined.products and not len(self.pictures.places):
+            self.remarks[_NONE_JOINED] = joined.products
         like = likeness(
             index,
             self.pictures,
@@ -87,7 +95,7 @@ class Assembler:
             eligible = joined.stock if options.similar.in_stock else np.ones(joined.products, np.bool_)
             self._together = LikedTogether(seen, Path(options.events), eligible, say=say)
             if self._together.unknown:
-                say(f"{self._together.unknown:,} events name a product that is not in the catalog")
+                self.remarks["events of products that are not in the catalog"] = self._together.unknown
         self._describer = Describer(index, self.pictures)
         self._alt = self._describer.alt_texts()
         self._flagger = Flagger(seen, self._similar, options.flags)

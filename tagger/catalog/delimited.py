@@ -9,6 +9,7 @@ import codecs
 import csv
 import gzip
 import io
+import re
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
@@ -29,6 +30,7 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_SEP: Final = re.compile(r"sep=([^\"\r\n])\s*", re.IGNORECASE)
 _GZIP: Final = b"\x1f\x8b"
 _MOST_CELL: Final = 1 << 28  # characters
 _READ_BYTES: Final = 1 << 20
@@ -42,11 +44,13 @@ class Dialect:
         encoding: Python's name of it.
         delimiter: Between cells.
         line_end: Behind the header; the file is written with it, too.
+        says_delimiter: Whether its first line is `sep=;` or the like, which Excel understands.
     """
 
     encoding: str
     delimiter: str
     line_end: str
+    says_delimiter: bool = False
 
     @property
     def has_bom(self) -> bool:
@@ -104,7 +108,7 @@ class DelimitedTable(CatalogTable):
         """See `CatalogTable`."""
         wanted = range(len(self.header)) if columns is None else columns
         try:
-            with _text(self.path, self.dialect.encoding) as text:
+            with _opened(self.path, self.dialect) as text:
                 records = self._records(_reader(text, self.dialect.delimiter))
                 next(records)
                 while rows := list(islice(records, BATCH_ROWS)):
@@ -155,17 +159,30 @@ def _damaged(path: Path, line: int, error: csv.Error) -> UsageError:
 def _header(path: Path, encoding: str, delimiter: str | None) -> tuple[list[str], Dialect]:
     with _text(path, encoding) as text:
         line = text.readline()
+        told = _SEP.fullmatch(line)
+        if told is not None:
+            line = text.readline()
     line_end = "\r\n" if line.endswith("\r\n") else "\r" if line.endswith("\r") else "\n"
     if delimiter is None:
         outside = "".join(line.split('"')[::2])
-        delimiter = max(DELIMITERS, key=outside.count)  # of equals the first: a lone column has none
+        # Of equals the first: a lone column has none.
+        delimiter = told[1] if told is not None else max(DELIMITERS, key=outside.count)
     elif len(delimiter) != 1 or delimiter in '"\r\n':
         raise UsageError(f"--delimiter must be one character, got {delimiter!r}")
-    with _text(path, encoding) as text:
+    dialect = Dialect(encoding, delimiter, line_end, told is not None)
+    with _opened(path, dialect) as text:
         header = next(_reader(text, delimiter), None)
     if not header:
         raise UsageError(f"the catalog {path} is empty: its first line must name its columns")
-    return header, Dialect(encoding, delimiter, line_end)
+    return header, dialect
+
+
+def _opened(path: Path, dialect: Dialect) -> io.TextIOWrapper:
+    """Open a file where its header begins."""
+    text = _text(path, dialect.encoding)
+    if dialect.says_delimiter:
+        text.readline()
+    return text
 
 
 def _encoding_of(path: Path) -> str:

@@ -27,6 +27,7 @@ from tagger.search import Collection
 from tagger.search.neighbours import neighbours, neighbours_on_cluster
 from tagger.settings import load_settings
 from tagger.spill import spill_folder
+from tagger.tags import load_taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,7 @@ class Enriched:
         columns: Which column was taken for what.
         read_as: How the file was read.
         left_out: Products that a feed cannot have, by the reason.
+        remarks: What else is worth knowing, with numbers of products or events.
         out: The file that was written.
         files: All of them: a feed that is too large for one is in several.
         unmatched_out: That of the names that mean no image, if it was asked for.
@@ -76,6 +78,7 @@ class Enriched:
     columns: str
     read_as: str
     left_out: dict[str, int]
+    remarks: dict[str, int]
     out: str
     files: list[str]
     unmatched_out: str | None
@@ -124,6 +127,8 @@ def enrich(
     kind, table, roles = _checked(catalog, out, format, options, unmatched)
     if not isinstance(collection, Collection):
         collection = Collection.open(str(collection))
+    if options.taxonomy is not None:  # an error in it is told before any work
+        load_taxonomy(Path(options.taxonomy), collection.config.labels, collection.config.wnids)
     index = collection.opened_index()
     settings = load_settings()
     address = address or settings.ray_address
@@ -170,6 +175,7 @@ def enrich(
         columns=roles.describe(table.header),
         read_as=table.describe(),
         left_out=dict(output.left_out),
+        remarks={**output.remarks, **assembler.remarks},
         out=output.files[0],
         files=output.files,
         unmatched_out=None if unmatched is None else str(unmatched),
@@ -203,6 +209,14 @@ def _checked(
         stock=options.stock_column,
     )
     kind.check(table, roles)
+    for rule, is_set, column, what in (
+        ("--in-stock", options.similar.in_stock, roles.stock, "--stock-column"),
+        ("--similar-from", options.similar.category != "any", roles.category, "--category-column"),
+    ):
+        if is_set and column is None:
+            raise UsageError(
+                f"{rule} cannot be kept to: no column of {catalog} seems to say it; name one with {what}"
+            )
     return kind, table, roles
 
 

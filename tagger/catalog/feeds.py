@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from tagger.catalog.writing import Rows
 
+LEAST_SCORE: Final = 0.3
+"""Of a tag that goes to customers."""
+
 _BREAKS: Final = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
 
 
@@ -41,7 +44,12 @@ def products_of(rows: Rows) -> Iterable[tuple[int, dict[str, Any]]]:
         yield row, {name: values[n] for name, values in columns.items()}
 
 
+def sure_tags(said: dict[str, Any]) -> list[str]:
+    """Return the tags of a product that customers may read."""
+    return [one["tag"] for one in said["tags"] or () if one["score"] >= LEAST_SCORE]
+
+
 def words(said: dict[str, Any]) -> list[str]:
-    """Return the tags of a product and its categories, each once."""
-    found = [one["tag"] for one in (*(said["tags"] or ()), *(said["categories"] or ()))]
+    """Return these tags and the categories, each once."""
+    found = [*sure_tags(said), *(one["tag"] for one in said["categories"] or ())]
     return list({word.casefold(): word for word in reversed(found)}.values())[::-1]

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from tagger.catalog.describing import as_lists
 from tagger.catalog.joining import FAILED
 from tagger.catalog.pictures import taken
+from tagger.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -62,6 +63,11 @@ class FlagRules:
     min_peers: int = 8
     most_own_share: float = 0.15
     least_other_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("min_sharpness", "min_side_px", "min_brightness"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} must be at least 0, got {getattr(self, name)}")
 
 
 class Flagger:

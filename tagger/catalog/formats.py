@@ -68,4 +68,6 @@ def find_format(out: Path, name: str | None) -> Format:
             )
     if name not in FORMATS:
         raise UsageError(f"there is no format {name!r}: use one of {', '.join(FORMATS)}")
+    if ending in _ENDINGS and {name, _ENDINGS[ending]} & {"parquet", "jsonl"} and name != _ENDINGS[ending]:
+        raise UsageError(f"{str(out)!r} would not be what its ending says: it is {name}, name it so")
     return _TSV if (name, ending) == ("csv", ".tsv") else FORMATS[name]

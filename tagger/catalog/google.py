@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tagger.catalog.feeds import plain, products_of
+from tagger.catalog.feeds import plain, products_of, sure_tags
 from tagger.catalog.table import cell_text
 from tagger.catalog.writing import Output
 from tagger.errors import UsageError
@@ -29,7 +29,14 @@ MOST_LABEL: Final = 100
 MOST_LABELS: Final = 1000
 """Different values that a custom label may have."""
 
-_BAD_PICTURES: Final = ("image_failed", "blurred", "too_small", "too_dark", "image_missing")
+_BAD_PICTURES: Final = {
+    "image_failed": "unreadable",
+    "blurred": "blurred",
+    "too_small": "too small",
+    "too_dark": "too dark",
+    "image_missing": "missing",
+    "duplicate_of": "as of another product",
+}
 GOOD: Final = "pictures ok"
 
 
@@ -107,14 +114,14 @@ class GoogleOutput(Output):
 
 
 def _labels(said: dict[str, Any]) -> tuple[str, ...]:
-    tags, categories, colors = said["tags"] or (), said["categories"] or (), said["colors"] or ()
-    flags = [one["flag"] for one in said["quality_flags"]]
-    bad = next((flag for flag in _BAD_PICTURES if flag in flags), None)
+    tags, categories, colors = sure_tags(said), said["categories"] or (), said["colors"] or ()
+    flags = {one["flag"] for one in said["quality_flags"]}
+    bad = [text for flag, text in _BAD_PICTURES.items() if flag in flags]
     return (
-        tags[0]["tag"] if tags else "",
+        tags[0] if tags else "",
         categories[0]["tag"] if categories else "",
         colors[0]["name"] if colors else "",
-        GOOD if bad is None else bad.replace("_", " "),
+        ", ".join(bad) or GOOD,
     )
 
 

@@ -106,7 +106,8 @@ SELECT position, ref AS name, CASE WHEN how IS NULL THEN '{MISSING}' WHEN how = 
     WHEN error IS NOT NULL THEN '{FAILED}' ELSE '{NOT_INDEXED}' END AS problem,
     CASE WHEN how IS NULL THEN 'no image of the collection has this name'
     WHEN how = 'ambiguous' THEN 'several images of the collection have this name'
-    WHEN error IS NOT NULL THEN error ELSE 'it was tagged after the last tagger index' END AS detail
+    WHEN error IS NOT NULL THEN error ELSE 'it was tagged after the last tagger index: run that again' END
+    AS detail
 FROM (SELECT *, row_number() OVER (ORDER BY row, pos) - 1 AS position FROM resolved)
 WHERE place IS NULL ORDER BY position
 """  # noqa: S608 - constants of this file

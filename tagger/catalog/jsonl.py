@@ -25,7 +25,7 @@ class JsonLinesTable(CatalogTable):
     """A file of JSON objects, one a line; may be gzipped.
 
     Text, truth values, whole numbers and numbers are columns of such a type; whatever else, or is mixed, is a
-    column of JSON texts.
+    column of text, in which what is no text is written as JSON.
 
     Args:
         path: The file.
@@ -96,7 +96,10 @@ class JsonLinesTable(CatalogTable):
 
     def _array(self, n: int, values: list[Any]) -> pa.Array:
         if self.header[n] in self.as_json:
-            values = [None if one is None else json.dumps(one, ensure_ascii=False) for one in values]
+            values = [
+                one if one is None or isinstance(one, str) else json.dumps(one, ensure_ascii=False)
+                for one in values
+            ]
         return pa.array(values, self.types[n])
 
 

@@ -49,7 +49,7 @@ class EnrichOptions:
     sheet: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.k <= MOST_SIMILAR:
-            raise UsageError(f"k must be from 0 to {MOST_SIMILAR}, got {self.k}")
+        if not 1 <= self.k <= MOST_SIMILAR:
+            raise UsageError(f"k must be from 1 to {MOST_SIMILAR}, got {self.k}")
         if self.separator == "":
             raise UsageError("the separator between images must be at least one character")

@@ -16,12 +16,25 @@ if TYPE_CHECKING:
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "id": (
         *("productid", "id", "sku", "itemid", "articleid", "articlenumber", "productnumber", "handle"),
-        *("urlhandle", "variantsku", "artikelnummer", "partnumber", "mpn", "gtin", "ean"),
+        *("urlhandle", "variantsku", "artikelnummer", "artikelnr", "artikelid"),
+        *(
+            "produktid",
+            "produktnummer",
+            "itemno",
+            "itemnumber",
+            "skuid",
+            "nr",
+            "partnumber",
+            "mpn",
+            "gtin",
+            "ean",
+        ),
     ),
     "image": (
         *("imageid", "imageids", "images", "image", "imagelink", "imagesrc", "imageurl", "imageurls"),
         *("productimageurl", "productimage", "imageuri", "imagefile", "imagefiles", "imagename", "filename"),
         *("picture", "pictures", "photo", "photos", "mainimage", "file", "uri", "bild", "bilder"),
+        *("bilddatei", "bilddateien", "produktbild", "bildname", "bildurl", "bildlink", "foto", "fotos"),
     ),
     "more images": (
         "additionalimagelink",
@@ -32,17 +45,26 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "category": (
         *("category", "productcategory", "producttype", "categoryname", "googleproductcategory", "kategorie"),
-        *("department", "type", "categories"),
+        *("department", "type", "categories", "warengruppe", "produktkategorie", "produktgruppe", "rubrik"),
     ),
-    "title": ("title", "producttitle", "name", "productname", "producttitel", "bezeichnung"),
+    "title": (
+        *("title", "producttitle", "name", "productname", "titel", "producttitel", "produkttitel"),
+        *("produktname", "artikelname", "artikelbezeichnung", "bezeichnung"),
+    ),
     "stock": (
         "instock",
         "availability",
         "available",
         "stock",
-        "inventoryquantity",
-        "variantinventoryqty",
-        "quantity",
+        *(
+            "inventoryquantity",
+            "variantinventoryqty",
+            "quantity",
+            "verfügbarkeit",
+            "verfuegbarkeit",
+            "verfügbar",
+        ),
+        *("bestand", "lagerbestand", "lager", "auflager", "vorrätig", "menge"),
     ),
 }
 
@@ -78,7 +100,17 @@ class Roles:
             )
             if columns
         ]
-        return "; ".join(parts)
+        missing = [
+            what
+            for what, column in (
+                ("product ids (rows are numbered)", self.id),
+                ("categories", self.category),
+                ("titles", self.title),
+                ("stock", self.stock),
+            )
+            if column is None
+        ]
+        return "; ".join(parts) + (f"; not found: {', '.join(missing)}" if missing else "")
 
 
 def find_roles(
@@ -116,14 +148,15 @@ def find_roles(
     if images:
         columns = tuple(_position(header, name, "--image-column", where) for name in images)
     else:
-        first = next((plain.index(name) for name in _NAMES["image"] if name in plain), None)
+        best = next((name for name in _NAMES["image"] if name in plain), None)
+        first = [n for n, name in enumerate(plain) if name == best]
         more = [n for n, name in enumerate(plain) if name in _NAMES["more images"]]
         numbered = [
             n
             for n, name in enumerate(plain)
             if re.fullmatch(r"(image|bild|photo|picture)(url|link|src)?\d+", name)
         ]
-        columns = tuple(dict.fromkeys([*([] if first is None else [first]), *numbered, *more]))
+        columns = tuple(dict.fromkeys([*first, *numbered, *more]))
     if not columns:
         raise UsageError(
             f"no column of {where} seems to name images: say which with --image-column. It has "
@@ -161,21 +194,23 @@ def _some(column: int | None) -> tuple[int, ...]:
     return () if column is None else (column,)
 
 
-_NO: Final = frozenset(
-    {"", "0", "false", "no", "n", "out of stock", "out_of_stock", "outofstock", "sold out", "nein"}
+_NO: Final = re.compile(
+    r"\s*(|false|no|n|none|(temporarily )?(out[ _-]?of[ _-]?stock|unavailable)|sold[ _-]?out|discontinued"
+    r"|not available|nein|falsch|leer|ausverkauft|vergriffen"
+    r"|(derzeit )?nicht (vorrätig|lieferbar|verfügbar|auf lager|am lager))\s*",
+    re.IGNORECASE,
 )
 
 
-def in_stock(text: str | None) -> bool:
-    """Tell whether a cell says that a product can be bought.
+def in_stock(text: str) -> bool:
+    """Tell whether a cell says that a product can be bought: a number above 0, or words that do not deny it.
 
-    >>> in_stock("in stock"), in_stock("0"), in_stock("12"), in_stock("-3"), in_stock("out_of_stock")
+    >>> in_stock("in stock"), in_stock("0"), in_stock("12"), in_stock("-3"), in_stock("Out_of_stock")
     (True, False, True, False, False)
+    >>> in_stock("nicht vorrätig"), in_stock("auf Lager"), in_stock("1.200,5")
+    (False, True, True)
     """
-    plain = (text or "").strip().casefold()
-    if plain in _NO:
+    if _NO.fullmatch(text):
         return False
-    try:
-        return float(plain.replace(",", ".")) > 0
-    except ValueError:
-        return True
+    number = re.fullmatch(r"\s*([+-]?[\d.,\s]+)\s*", text)
+    return number is None or ("-" not in number[1] and re.search("[1-9]", number[1]) is not None)

@@ -173,6 +173,8 @@ class ProductsOutput(_ShopifyOutput):
                 self.left_out[reason] += 1
                 continue
             self._handles.add(handle)
+            if not _links(said):
+                self.remarks["in the file without pictures: the catalog has no web address of them"] += 1
             lines: list[list[Any]] = [[handle, title, _joined("", words(said)), "", "", ""]]
             for position, (link, alt) in enumerate(_links(said), 1):
                 if position > 1:

@@ -35,12 +35,14 @@ class Rules:
     Attributes:
         in_stock: Only those that can be bought.
         category: `any`, `same` or `other` than the product's own; one without a category has all.
+        min_cosine: Least likeness of a similar product; none by default.
         peer_cosine: Least likeness of a picture whose products vote on a product's category. Photos that have
             nothing in common have about 0.2; lower it where all pictures are as different as that.
     """
 
     in_stock: bool = False
     category: str = "any"
+    min_cosine: float = -1.0
     peer_cosine: float = 0.35
 
 
@@ -189,6 +191,7 @@ class Chooser:
     def _picked(self, near: Ints, picture: Ints, cosine: Floats, category: Ints) -> tuple[Ints, Floats]:
         """Return the products that stand for images, one for each picture and none twice."""
         asked = np.broadcast_to(category[:, None], near.shape)
+        near = np.where(cosine >= self._rules.min_cosine, near, -1)
         products = self._shelf.product(near, asked, self._rules.category)
         products = np.where(_repeated(np.where(products >= 0, picture, -1)), -1, products)
         return _packed(np.where(_repeated(products), -1, products), cosine, self._k)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from tagger.catalog.describing import rounded, things_of
 from tagger.catalog.pictures import taken
 from tagger.errors import CollectionError
+from tagger.tags import CATEGORY_THRESHOLD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -122,6 +123,7 @@ def _of_sets(pictures: Pictures, sets: Ints, numbers: Ints, scores: Floats) -> t
 
 def _by_tags(taxonomy: Taxonomy, index: Index, pictures: Pictures) -> tuple[Ints, Floats, list[str]]:
     thing, score = things_of(index, pictures.places)
+    thing = np.where(score >= CATEGORY_THRESHOLD, thing, -1)
     words, known = index.words.vocabulary, np.unique(thing[thing >= 0])
     path = _Paths(taxonomy, taxonomy.categories)
     texts = [path.of(words[number]) for number in known.tolist()]

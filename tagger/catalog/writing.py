@@ -70,6 +70,7 @@ class Output(ABC):
 
     Attributes:
         left_out: Products that cannot be in such a file, by the reason.
+        remarks: What else the person should know, by how many products it is about.
 
     Raises:
         UsageError: Nothing can be written there.
@@ -78,6 +79,7 @@ class Output(ABC):
     def __init__(self, out: Path) -> None:
         self._pending = [PendingFile(out)]
         self.left_out: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
 
     @property
     def files(self) -> list[str]:
@@ -196,14 +198,18 @@ class CsvOutput(Output):
     ) -> None:
         super().__init__(out)
         self._is_text = isinstance(table, DelimitedTable)
-        line_end, with_mark = "\n", table.format == "xlsx"
+        line_end, with_mark, says_delimiter = "\n", table.format == "xlsx", False
         if isinstance(table, DelimitedTable):
             line_end = table.dialect.line_end
             delimiter = delimiter or table.dialect.delimiter
             with_mark = table.dialect.has_bom or table.dialect.encoding != "utf-8"
+            says_delimiter = table.dialect.says_delimiter
         encoding = "utf-8-sig" if with_mark else "utf-8"
         self._file = self._pending[0].part.open("w", encoding=encoding, newline="")
-        self._csv = csv_writer(self._file, delimiter=delimiter or ",", line_end=line_end)
+        delimiter = delimiter or ","
+        if says_delimiter:
+            self._file.write(f"sep={delimiter}{line_end}")
+        self._csv = csv_writer(self._file, delimiter=delimiter, line_end=line_end)
         self._csv.writerow([*table.header, *our_names(table.header, ours.names)])
 
     def write(self, rows: Rows) -> None:

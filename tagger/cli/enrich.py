@@ -40,6 +40,13 @@ from tagger.errors import UsageError
     default="any",
     help="Category of similar products.  [default: any]",
 )
+@click.option(
+    "--min-likeness",
+    type=float,
+    default=-1.0,
+    metavar="X",
+    help="Least score of similar ones.  [default: none]",
+)
 @click.option("--min-side", type=int, default=500, metavar="PX", help="Smaller is too_small.  [default: 500]")
 @click.option("--id-column", metavar="NAME", help="Column that names the product.")
 @click.option("--image-column", metavar="NAME", multiple=True, help="Column with images; may be repeated.")
@@ -85,7 +92,11 @@ def enrich(
         if path is not None and "://" in path:
             raise UsageError(f"{name} must be a file on this machine, got {path}")
     options = EnrichOptions(
-        similar=Rules(in_stock=given.pop("in_stock"), category=given.pop("similar_from")),
+        similar=Rules(
+            in_stock=given.pop("in_stock"),
+            category=given.pop("similar_from"),
+            min_cosine=given.pop("min_likeness"),
+        ),
         flags=FlagRules(min_side_px=given.pop("min_side")),
         image_columns=given.pop("image_column"),
         **given,
@@ -121,5 +132,7 @@ def enrich(
         print(f"flagged   {', '.join(f'{count:,} {flag}' for flag, count in done.flags.items())}")
     for reason, count in done.left_out.items():
         print(f"left out  {count:,}: {reason}")
+    for remark, count in done.remarks.items():
+        print(f"note      {count:,} {remark}")
     print(f"written   {', '.join(map(printable, done.files))} in {done.seconds:.1f} s")
     return 0

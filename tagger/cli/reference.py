@@ -24,7 +24,8 @@ _JSON_KEYS = {
     "images, known: {kind: images}, new, failed, out, first: [row]",
     "outliers": "images, outliers, out, first: [{rank, image_id, percentile, distance, nearest}]",
     "enrich": "products, enriched, missing, rows, images, joined: {how: names}, unmatched: {problem: names}, "
-    "examples: [row], flags: {flag: products}, columns, read_as, out, unmatched_out, seconds",
+    "examples: [row], flags: {flag: products}, columns, read_as, left_out: {reason: products}, "
+    "remarks: {text: number}, out, files, unmatched_out, seconds",
     "serve": "url, seconds, collection; with --catalog also catalog, decisions; once requests are answered",
     "demo": "photos, collection, report, run, index",
 }

@@ -42,10 +42,9 @@ def test_they_are_those_of_a_count_by_hand(opened, tmp_path):
     events += [("u0", "P99", "view")]
     catalog, log = written(tmp_path, events, sold_out=(4, 7))
     out = tmp_path / "out.parquet"
-    said = []
     options = EnrichOptions(k=4, events=log, similar=Rules(in_stock=True))
-    enrich(opened, catalog, out, options=options, say=said.append)
-    assert any(line.startswith("1 events name a product that is not in the catalog") for line in said)
+    done = enrich(opened, catalog, out, options=options)
+    assert done.remarks == {"events of products that are not in the catalog": 1}
     count = [[sum(a in one and b in one for one in liked) for b in range(PRODUCTS)] for a in range(PRODUCTS)]
     for a, row in enumerate(pq.read_table(out).to_pylist()):
         strength = {

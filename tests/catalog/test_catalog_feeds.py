@@ -273,8 +273,12 @@ def test_the_command(opened, tmp_path):
         ((tmp_path / "none.csv", "--out", out), "cannot be opened"),
         ((tmp_path / "in.csv", "--out", "s3://b/out.csv"), "--out must be a file on this machine"),
         ((tmp_path / "in.csv", "--out", out, "--unmatched", out), "cannot be both"),
-        ((tmp_path / "in.csv", "--out", out, "-k", "-1"), "k must be from 0 to 100"),
+        ((tmp_path / "in.csv", "--out", out, "-k", "-1"), "k must be from 1 to 100"),
         ((tmp_path / "in.csv", "--out", out, "--taxonomy", tmp_path / "t.tsv"), "t.tsv"),
+        ((tmp_path / "in.csv", "--out", out, "-k", "0"), "k must be from 1 to 100"),
+        ((tmp_path / "in.csv", "--out", out, "--min-side", "-4"), "min_side_px must be at least 0, got -4"),
+        ((tmp_path / "in.csv", "--out", out, "--in-stock"), "name one with --stock-column"),
+        ((tmp_path / "in.csv", "--out", tmp_path / "x.parquet", "--format", "csv"), "it is csv, name it so"),
         ((tmp_path / "in.csv", "--out", out, "--image-column", "Bild"), "no column 'Bild'"),
     ):
         failed = command("enrich", opened.uri, *words).require(2)

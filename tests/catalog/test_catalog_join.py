@@ -99,7 +99,7 @@ def test_columns_and_separators_can_be_said(opened, tmp_path):
     options = {"id_column": "what", "image_columns": ("Bilder",), "separator": "/"}
     found, _, done = joined(opened, tmp_path, lines, **options)
     assert found == [["img-1", f"{SHOP}B.JPG"]]
-    assert done.columns == "product ids in what; images in bilder"
+    assert done.columns == "product ids in what; images in bilder; not found: categories, titles, stock"
     with pytest.raises(UsageError, match=r"--image-column: the catalog .* has no column 'Foto'; it has 'nr'"):
         joined(opened, tmp_path, lines, image_columns=("Foto",))
     with pytest.raises(UsageError, match="there is no encoding 'klingon'"):
@@ -108,6 +108,31 @@ def test_columns_and_separators_can_be_said(opened, tmp_path):
         joined(opened, tmp_path, ["id,id,image", "1,2,a.jpg"], id_column="id")
     with pytest.raises(UsageError, match=r"--sheet means nothing for the catalog .* which is a text file"):
         joined(opened, tmp_path, lines, sheet="One")
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("Artikelnr.;Titel;Bilddatei;Warengruppe;Lagerbestand", "stock in Lagerbestand"),
+        ("item_no;Name;Image;Type;Availability", "product ids in item_no"),
+        ("id;title;image_link;product_type;availability", "categories in product_type"),
+        ("Handle;Title;Image Src;Type;Variant Inventory Qty", "stock in Variant Inventory Qty"),
+    ],
+)
+def test_usual_names_of_columns_are_known(opened, tmp_path, header, told):
+    _, _, done = joined(opened, tmp_path, [header, "1;Cup;a.jpg;Cups;3"])
+    assert told in done.columns
+    assert "not found" not in done.columns
+
+
+def test_columns_with_one_name_are_all_used(opened, tmp_path):
+    found, _, _ = joined(opened, tmp_path, ["sku;image;image", "1;a.jpg;b.jpg"])
+    assert found == [["img-1", f"{SHOP}B.JPG"]]
+
+
+def test_a_catalog_of_another_collection_is_told_of(opened, tmp_path):
+    _, _, done = joined(opened, tmp_path, ["sku;image", "1;x.jpg"])
+    assert any("none has a picture of this collection" in remark for remark in done.remarks)
 
 
 def test_images_tagged_after_the_index_are_told_apart(tmp_path):

@@ -92,6 +92,15 @@ def test_text_comes_back_cell_by_cell(small, tmp_path, encoding, delimiter, line
     assert [list(row) for row in zip(*(back.column(n).to_pylist() for n in range(7)), strict=True)] == table
 
 
+def test_a_first_line_that_tells_excel_the_delimiter(small, tmp_path):
+    (tmp_path / "in.csv").write_bytes(b"sep=;\r\nsku;image;note\r\n1;a.jpg;x,y\r\n")
+    enrich(small, tmp_path / "in.csv", tmp_path / "out.csv")
+    lines = (tmp_path / "out.csv").read_bytes().split(b"\r\n")
+    assert lines[0] == b"sep=;"
+    assert lines[1].startswith(b"sku;image;note;image_ids;")
+    assert lines[2].startswith(b"1;a.jpg;x,y;s3://shop/a.jpg;")
+
+
 def test_latin_1_and_gzip_and_short_rows(small, tmp_path):
     source = tmp_path / "in.csv.gz"
     text = "sku;image;note\n1;a.jpg;caf\u00e9 \u0081\n2;b.jpg\n\n3;c.jpg;x;;\n"
@@ -177,6 +186,10 @@ def test_json_comes_back_as_it_was_written(small, tmp_path):
     assert json.loads(out[1])["tagger_tags"] is not None
     assert json.loads(out[1])["image_ids"] == [f"{SHOP}b.jpg", f"{SHOP}c.jpg"]
     assert done.products == 3
+    mixed = [{"id": "x1", "image": "a.jpg"}, {"id": 3, "image": ["b.jpg"]}, {"id": "x2", "image": None}]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(map(json.dumps, mixed)))
+    assert enrich(small, tmp_path / "mixed.jsonl", tmp_path / "mixed.csv").enriched == 2
+    assert [row[0] for row in cells(tmp_path / "mixed.csv")[1:]] == ["x1", "3", "x2"]
     enrich(small, tmp_path / "in.jsonl", tmp_path / "out.parquet")
     back = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert back[0]["id"] == "12345678901234567890123"
