@@ -45,7 +45,7 @@ from tagger.errors import UsageError
     type=float,
     default=-1.0,
     metavar="X",
-    help="Least score of similar ones.  [default: none]",
+    help="Least score of similar ones.",
 )
 @click.option("--min-side", type=int, default=500, metavar="PX", help="Smaller is too_small.  [default: 500]")
 @click.option("--id-column", metavar="NAME", help="Column that names the product.")
