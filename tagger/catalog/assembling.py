@@ -109,6 +109,7 @@ class Assembler:
         """Yield the rows of the catalog with what is said of them."""
         seen = np.zeros(self._joined.products, np.bool_)
         for own in table.batches():
+            table.require_unchanged()
             products = self._joined.product_of_row[self.done : self.done + len(own)]
             known = np.flatnonzero(products >= 0)
             is_first = np.zeros(len(own), np.bool_)
@@ -121,19 +122,22 @@ class Assembler:
             yield Rows(own, ours, is_first)
 
     def _ours(self, products: Ints, start: int, is_first: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:
-        sets = taken(self.pictures.set_of_product, products)
+        # Of a product with many rows everything is worked out once.
+        different, which = np.unique(products, return_inverse=True)
+        sets = taken(self.pictures.set_of_product, different)
         unit = taken(self._units.of_product, products)
         category, score, source = self._suggestions.of(unit)
-        flags, has_flag = self._flagger.of(products)
-        self.flagged += has_flag[is_first].sum(axis=0)
+        flags, has_flag = self._flagger.of(different)
+        self.flagged += has_flag[which[is_first]].sum(axis=0)
+        again = pa.array(which)
         ours = {
             **self._images(start, len(products)),
-            **self._describer.sets(sets),
+            **{name: lists.take(again) for name, lists in self._describer.sets(sets).items()},
             "category_suggestion": category,
             "category_score": score,
             "category_source": source,
             "similar_products": self._similar_products(unit),
-            "quality_flags": flags,
+            "quality_flags": flags.take(again),
         }
         if self._together is not None:
             row, other, strength = self._together.of(products, self._k)

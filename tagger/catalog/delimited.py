@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
@@ -33,6 +34,9 @@ _BOMS: Final = (
 _SEP: Final = re.compile(r"sep=([^\"\r\n])\s*", re.IGNORECASE)
 _GZIP: Final = b"\x1f\x8b"
 _MOST_CELL: Final = 1 << 28  # characters
+_LOOK_BYTES: Final = 4096
+_STEP_ROWS: Final = 64
+_BATCH_CHARACTERS: Final = 1 << 24
 _READ_BYTES: Final = 1 << 20
 
 
@@ -91,7 +95,7 @@ class DelimitedTable(CatalogTable):
             raise UsageError(f"the catalog {path} is not {encoding}: {error}") from None
         except csv.Error as error:
             raise _damaged(path, 1, error) from None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise cannot_open(
                 path, error if isinstance(error, OSError) else OSError("it is damaged")
             ) from None
@@ -111,12 +115,12 @@ class DelimitedTable(CatalogTable):
             with _opened(self.path, self.dialect) as text:
                 records = self._records(_reader(text, self.dialect.delimiter))
                 next(records)
-                while rows := list(islice(records, BATCH_ROWS)):
+                while rows := _some(records):
                     across = list(zip(*rows, strict=True))
                     yield self._batch([pa.array(across[n], pa.string()) for n in wanted], columns)
         except UnicodeError as error:
             raise UsageError(f"the catalog {self.path} is not {self.dialect.encoding}: {error}") from None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise cannot_open(
                 self.path, error if isinstance(error, OSError) else OSError("it is cut off")
             ) from None
@@ -147,6 +151,19 @@ def _reader(text: io.TextIOBase, delimiter: str) -> Any:
     csv.field_size_limit(_MOST_CELL)
     # Strict: a quote that never ends would make one cell of all that follows.
     return csv.reader(text, delimiter=delimiter, strict=True)
+
+
+def _some(records: Iterator[list[str]]) -> list[list[str]]:
+    """Return the next rows: so many, or as long as they are short."""
+    rows: list[list[str]] = []
+    characters = 0
+    while len(rows) < BATCH_ROWS and characters < _BATCH_CHARACTERS:
+        more = list(islice(records, _STEP_ROWS))
+        rows += more
+        if len(more) < _STEP_ROWS:
+            break
+        characters += sum(len(cell) for row in more for cell in row)
+    return rows
 
 
 def _damaged(path: Path, line: int, error: csv.Error) -> UsageError:
@@ -191,6 +208,9 @@ def _encoding_of(path: Path) -> str:
         for mark, encoding in _BOMS:
             if begins.startswith(mark):
                 return encoding
+        begins += file.read(_LOOK_BYTES)
+        if begins.count(0) > len(begins) // 4:  # Latin letters in 16 bits, without a mark
+            return "utf-16-le" if begins[1::2].count(0) > begins[0::2].count(0) else "utf-16-be"
         decoder = codecs.getincrementaldecoder("utf-8")()
         try:
             decoder.decode(begins)

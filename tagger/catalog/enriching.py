@@ -136,6 +136,8 @@ def enrich(
         lost = stack.enter_context(out_file(unmatched, UNMATCHED))
         output = kind.open(Path(out), table, roles, our_columns(with_events=options.events is not None))
         stack.callback(output.discard)
+        read = (catalog, options.taxonomy, options.events, unmatched)
+        output.inputs = tuple(Path(one) for one in read if one is not None and Path(one).exists())
         say(f"catalog: {table.describe()}; {roles.describe(table.header)}")
         with spill_folder(settings.cache_dir, f"enrich-{uuid.uuid4().hex}") as folder:
             joined = join(
@@ -156,6 +158,7 @@ def enrich(
         for rows in assembler.rows(table):
             output.append(rows)
             say(f"{assembler.done:,} of {len(joined.product_of_row):,} rows written")
+        table.require_unchanged()
         told = _unmatched(joined)
         if lost is not None:
             for start in range(0, len(told), _BLOCK):
@@ -195,7 +198,7 @@ def _checked(
     refuse_to_overwrite(out, **given)
     if unmatched is not None:
         refuse_to_overwrite(unmatched, **given)
-        if Path(unmatched).absolute() == Path(out).absolute():
+        if Path(unmatched).resolve() == Path(out).resolve():
             raise UsageError(f"{out} cannot be both the catalog's file and that of the unmatched names")
     kind = find_format(Path(out), format)
     table = open_catalog(catalog, encoding=options.encoding, delimiter=options.delimiter, sheet=options.sheet)

@@ -38,6 +38,9 @@ FLAGS: Final = (
 )
 
 
+MOST_FLAGS: Final = 50
+"""That are listed of a product: an id that stands for thousands of rows would fill the file with them."""
+
 _LIGHT: Final = 0.4  # brightness below which a picture is taken for dark
 
 
@@ -147,8 +150,10 @@ class Flagger:
             self._without_names(products),
         ]
         owner = np.concatenate([one[0] for one in found])
-        order = np.argsort(owner, kind="stable")
         flag = np.concatenate([one[1] for one in found])
+        order = np.argsort(owner, kind="stable")
+        ordered = owner[order]
+        order = order[np.arange(len(order)) - np.searchsorted(ordered, ordered) < MOST_FLAGS]
         values = pa.StructArray.from_arrays(
             [
                 pa.array(FLAGS).take(pa.array(flag)),

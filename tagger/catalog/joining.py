@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.int64]
 
 MISSING, FAILED, AMBIGUOUS, NOT_INDEXED = "missing", "failed", "ambiguous", "not indexed"
-_SEPARATORS: Final = re.compile(r"\s*[|;,\n]\s*")
+_SEPARATORS: Final = re.compile(r"[|;,\n]")
 _MEMORY: Final = "768MB"
 _MEASURES: Final = ("sharpness", "brightness", "embedding_norm")
 
@@ -58,16 +58,19 @@ _REFS: Final = pa.schema(
 _NAMES_OF_REFS: Final = r"""
 CREATE TABLE asked AS
 SELECT ref, path, lower(regexp_extract(path, '[^/]*$')) AS name FROM (
-    SELECT ref, CASE
-        WHEN regexp_matches(ref, '^[a-zA-Z][a-zA-Z0-9+.-]*://') AND NOT starts_with(lower(ref), 'file:')
-        THEN url_decode(regexp_replace(regexp_replace(ref, '[?#].*$', ''), '^[^:]*://[^/]*/?', ''))
+    SELECT ref, is_web, CASE WHEN is_web THEN coalesce(try(url_decode(path)), path) ELSE path END AS path
+    FROM (
+    SELECT ref, regexp_matches(ref, '^[a-zA-Z][a-zA-Z0-9+.-]*://') AND NOT starts_with(lower(ref), 'file:')
+        AS is_web, CASE
+        WHEN is_web
+        THEN regexp_replace(regexp_replace(ref, '[?#].*$', ''), '^[^:]*://[^/]*/?', '')
         ELSE replace(regexp_replace(ref, '^[fF][iI][lL][eE]://', ''), '\', '/')
     END AS path
-    FROM (SELECT DISTINCT ref FROM refs)
+    FROM (SELECT DISTINCT ref FROM refs))
 )
 """
 
-_FOUND: Final = """
+_FOUND: Final = r"""
 CREATE TABLE found AS
 WITH by_id AS (SELECT a.ref, i.n FROM asked a JOIN images i ON a.ref = i.image_id),
 by_uri AS (
@@ -75,7 +78,7 @@ by_uri AS (
     FROM asked a JOIN images i ON a.ref = i.uri ANTI JOIN by_id b ON a.ref = b.ref GROUP BY a.ref
 ),
 by_name AS (
-    SELECT a.ref, i.n, ends_with(i.uri, '/' || ltrim(a.path, './')) AS is_whole
+    SELECT a.ref, i.n, ends_with(i.uri, '/' || regexp_replace(a.path, '^(\./)+|^/+', '')) AS is_whole
     FROM asked a JOIN images i ON a.name = i.name AND a.name <> ''
     ANTI JOIN by_id b ON a.ref = b.ref ANTI JOIN by_uri u ON a.ref = u.ref
 ),
@@ -96,7 +99,7 @@ _RESOLVED: Final = """
 CREATE TABLE resolved AS
 WITH joined AS (SELECT r.*, f.n, f.how FROM refs r LEFT JOIN found f ON r.ref = f.ref),
 whole AS (SELECT row, cell FROM joined WHERE is_whole AND n IS NOT NULL)
-SELECT j.row, j.pos, j.ref, j.how, i.place, i.error
+SELECT j.row, j.cell, j.pos, j.ref, j.how, i.place, i.error
 FROM joined j LEFT JOIN whole w ON j.row = w.row AND j.cell = w.cell LEFT JOIN images i ON j.n = i.n
 WHERE CASE WHEN j.is_whole THEN w.row IS NOT NULL OR NOT j.is_cut ELSE w.row IS NULL END
 """
@@ -108,7 +111,7 @@ SELECT position, ref AS name, CASE WHEN how IS NULL THEN '{MISSING}' WHEN how = 
     WHEN how = 'ambiguous' THEN 'several images of the collection have this name'
     WHEN error IS NOT NULL THEN error ELSE 'it was tagged after the last tagger index: run that again' END
     AS detail
-FROM (SELECT *, row_number() OVER (ORDER BY row, pos) - 1 AS position FROM resolved)
+FROM (SELECT *, row_number() OVER (ORDER BY row, cell, pos) - 1 AS position FROM resolved)
 WHERE place IS NULL ORDER BY position
 """  # noqa: S608 - constants of this file
 
@@ -198,7 +201,7 @@ def join(
             for statement in (_NAMES_OF_REFS, _FOUND, _RESOLVED, _PRODUCTS):
                 database.execute(statement)
             return _fetched(database, n_rows, with_names=with_names)
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
         raise RunError(
             f"there is no room to join the catalog in {folder}: {str(error).splitlines()[0]}; free "
             "some space there, or name another folder in TAGGER_CACHE"
@@ -212,7 +215,7 @@ def _put_rows(
     for name, schema in (("rows", _ROWS), ("refs", _REFS)):
         database.from_arrow(schema.empty_table()).create(name)
     wanted = sorted({n for n in (roles.id, *roles.images, roles.category, roles.stock) if n is not None})
-    cut = _SEPARATORS if separator is None else re.compile(rf"\s*{re.escape(separator)}\s*")
+    cut = _SEPARATORS if separator is None else re.compile(re.escape(separator))
     first = 0
     for batch in table.batches(wanted):
         columns = dict(zip(wanted, (column.to_pylist() for column in batch.columns), strict=True))
@@ -261,22 +264,21 @@ def _names(
             parsed = None
         if isinstance(parsed, list):
             value = parsed
-    first = cell * 10_000  # positions of the cells of a row do not meet
     if isinstance(value, list):
         for pos, one in enumerate(value):
             if text := cell_text(one):
-                yield row, cell, first + pos, text, False, True
+                yield row, cell, pos, text, False, True
         return
     text = cell_text(value)
     if not text:
         return
-    pieces = [piece for piece in cut.split(text) if piece]
+    pieces = [piece for piece in map(str.strip, cut.split(text)) if piece]
     is_cut = len(pieces) > 1
     if not (is_cut and text.count("://") > 1):  # several web addresses are no one's name
-        yield row, cell, first, text, True, is_cut
+        yield row, cell, 0, text, True, is_cut
     if is_cut:
         for pos, piece in enumerate(pieces):
-            yield row, cell, first + pos, piece, False, True
+            yield row, cell, pos, piece, False, True
 
 
 def _in_stock(value: Any) -> bool:
@@ -313,10 +315,10 @@ def _fetched(database: duckdb.DuckDBPyConnection, n_rows: int, *, with_names: bo
     product_of_row[np.asarray(of_row["row"])] = np.asarray(of_row["product"])
     encoded = products.column("category").combine_chunks().dictionary_encode()
     category = np.asarray(encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
-    places = database.sql("SELECT row, place FROM resolved ORDER BY row, pos").fetchnumpy()
-    names = (
-        database.sql("SELECT ref FROM resolved ORDER BY row, pos").to_arrow_table() if with_names else None
-    )
+    places = database.sql("SELECT row, place FROM resolved ORDER BY row, cell, pos").fetchnumpy()
+    names = None
+    if with_names:
+        names = database.sql("SELECT ref FROM resolved ORDER BY row, cell, pos").to_arrow_table()
     problems = database.sql(_PROBLEMS).to_arrow_table()
     counts = database.sql(
         "SELECT how, count(*) AS n FROM resolved WHERE place IS NOT NULL GROUP BY how ORDER BY how"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pyarrow as pa
@@ -60,6 +61,12 @@ class JsonLinesTable(CatalogTable):
         Raises:
             UsageError: One is no JSON object; says which.
         """
+        try:
+            yield from self._records()
+        except (EOFError, zlib.error):
+            raise UsageError(f"the catalog {self.path} is damaged: it is no whole gzip file") from None
+
+    def _records(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
         with self.path.open("rb") as file:
             is_gzip = file.read(2) == b"\x1f\x8b"
         with cast("BinaryIO", gzip.open(self.path, "rb")) if is_gzip else self.path.open("rb") as file:
@@ -69,7 +76,9 @@ class JsonLinesTable(CatalogTable):
                     continue
                 try:
                     record = json.loads(text)  # which, unlike faster ones, keeps every digit of a long number
-                except ValueError as error:
+                    if b"\\ud" in text.lower():  # halves of characters, which no text can hold
+                        record = json.loads(json.dumps(record, ensure_ascii=False).encode(errors="replace"))
+                except (ValueError, RecursionError) as error:
                     raise UsageError(
                         f"line {number} of the catalog {self.path} is no JSON: {error}"
                     ) from None

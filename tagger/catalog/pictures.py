@@ -197,9 +197,12 @@ def likeness(
 
 
 def _pictures(index: Index, pictures: Pictures, near: npt.NDArray[np.int32], cosine: Floats) -> Ints:
-    """Number the pictures: of images that show one, by the rule that folds results, the lowest number."""
-    label = np.arange(len(near))
+    """Number the pictures: of images that show one, by the rule that folds results, the lowest number.
+
+    Copies of copies show the picture, too.
+    """
     phash, hashed = index.ids.phash[pictures.places], index.ids.has_phash[pictures.places]
+    pairs = [np.empty((0, 2), np.int64)]
     for column in range(near.shape[1]):
         other = near[:, column].astype(np.int64)
         row = np.flatnonzero((other >= 0) & (cosine[:, column] >= LEAST_COSINE))
@@ -208,9 +211,14 @@ def _pictures(index: Index, pictures: Pictures, near: npt.NDArray[np.int32], cos
         other = other[row]
         same = (np.bitwise_count(phash[row] ^ phash[other]) <= HASH_BITS) & hashed[row] & hashed[other]
         same |= cosine[row, column] >= SAME_COSINE
-        np.minimum.at(label, np.maximum(row, other)[same], np.minimum(row, other)[same])
-    while True:  # of a copy of a copy, too
-        root = label[label]
-        if (root == label).all():
+        pairs.append(np.stack([row[same], other[same]], axis=1))
+    one, other = np.concatenate(pairs).T
+    label = np.arange(len(near))
+    while True:
+        before = label.copy()
+        least = np.minimum(label[one], label[other])
+        np.minimum.at(label, one, least)
+        np.minimum.at(label, other, least)
+        label = label[label]
+        if (label == before).all():
             return label
-        label = root

@@ -35,6 +35,8 @@ def open_catalog(
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UsageError(f"the catalog {path} is no file that can be read twice: write it to one first")
         with path.open("rb") as file:
             begins = file.read(4)
     except ValueError as error:

@@ -15,8 +15,18 @@ if TYPE_CHECKING:
 # Those of feeds and shops come from the specifications named in docs/marketing.md.
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "id": (
-        *("productid", "id", "sku", "itemid", "articleid", "articlenumber", "productnumber", "handle"),
-        *("urlhandle", "variantsku", "artikelnummer", "artikelnr", "artikelid"),
+        *(
+            "handle",
+            "urlhandle",
+            "productid",
+            "id",
+            "sku",
+            "itemid",
+            "articleid",
+            "articlenumber",
+            "productnumber",
+        ),
+        *("variantsku", "artikelnummer", "artikelnr", "artikelid"),
         *(
             "produktid",
             "produktnummer",
@@ -195,7 +205,8 @@ def _some(column: int | None) -> tuple[int, ...]:
 
 
 _NO: Final = re.compile(
-    r"\s*(|false|no|n|none|(temporarily )?(out[ _-]?of[ _-]?stock|unavailable)|sold[ _-]?out|discontinued"
+    r"\s*(|-|n/a|false|no|n|none|(https?://schema\.org/)?OutOfStock|(temporarily )?unavailable"
+    r"|(temporarily )?out[ _-]?of[ _-]?stock|sold[ _-]?out|discontinued"
     r"|not available|nein|falsch|leer|ausverkauft|vergriffen"
     r"|(derzeit )?nicht (vorrätig|lieferbar|verfügbar|auf lager|am lager))\s*",
     re.IGNORECASE,

@@ -92,11 +92,27 @@ class _ShopifyOutput(Output):
         if new_product and self._bytes + len(data) > MOST_BYTES and self._bytes > self._empty:
             self._file.close()
             first = self._pending[0].path
-            name = f"{first.stem}-{len(self._pending) + 1}{first.suffix}"
-            self._pending.append(PendingFile(first.with_name(name)))
+            further = self._named(len(self._pending) + 1)
+            for read in self.inputs:
+                if further.exists() and further.samefile(read):
+                    raise UsageError(
+                        f"{first} needs a further file {further}, which is read: name another --out"
+                    )
+            self._pending.append(PendingFile(further))
             self._open()
         self._file.write(data)
         self._bytes += len(data)
+
+    def _named(self, number: int) -> Path:
+        first = self._pending[0].path
+        return first.with_name(f"{first.stem}-{number}{first.suffix}")
+
+    def publish(self) -> None:
+        """See `Output`."""
+        super().publish()
+        stale = self._named(len(self._pending) + 1)
+        if stale.exists():
+            self.remarks[f"further file, {stale.name}, is there from before: do not upload it"] = 1
 
     def _open(self) -> None:
         self._file = self._pending[-1].part.open("wb")

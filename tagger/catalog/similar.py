@@ -25,6 +25,7 @@ PEERS: Final = 20
 """Other pictures whose products vote on the category of a product."""
 
 _BLOCK: Final = 2048
+_SPARE: Final = 16  # products beyond k, for those that turn out to be the same thing again
 _LEAST_DEPTH: Final = 64  # neighbours of those who are looked up again, among what may be shown
 
 
@@ -172,29 +173,51 @@ class Chooser:
         near = taken(self._like.near, own).reshape(len(rows), -1)
         cosine = taken(self._like.cosine, own, none=-np.inf).reshape(len(rows), -1)
         near, cosine = _best_first(near, cosine)
-        near, picture = self._others(own, near)
+        sets = self._units.set[rows]
+        near, picture = self._others(sets, near)
         category = self._units.category[rows]
         self._vote(rows, np.where(_repeated(picture), -1, near), cosine, category, made)
-        products, scores = self._picked(near, picture, cosine, category)
+        products, scores = self._picked(sets, near, picture, cosine, category)
         short = np.flatnonzero(products[:, -1] < 0)
         if len(short) and self._like.near.shape[1] < len(self._pictures.places) - 1:
-            self._look_again(own[short], category[short], short, (products, scores))
+            self._look_again(own[short], sets[short], category[short], short, (products, scores))
         made.products[rows], made.cosine[rows] = products, scores
 
-    def _others(self, own: Ints, near: Ints) -> tuple[Ints, Ints]:
+    def _others(self, sets: Ints, near: Ints) -> tuple[Ints, Ints]:
         """Leave out images of the product itself and copies of them; return also which picture each shows."""
         picture = taken(self._like.picture, near)
-        mine = taken(self._like.picture, own, none=-2)
-        known = (picture[:, :, None] == mine[:, None, :]).any(axis=2)
+        row, image = self._pictures.images_of(sets)
+        many = len(self._pictures.places) + 1
+        mine = np.unique(row * many + self._like.picture[image])
+        known = np.isin(np.arange(len(near))[:, None] * many + picture, mine)
         return np.where(known, -1, near), np.where(known, -1, picture)
 
-    def _picked(self, near: Ints, picture: Ints, cosine: Floats, category: Ints) -> tuple[Ints, Floats]:
-        """Return the products that stand for images, one for each picture and none twice."""
+    def _picked(
+        self, sets: Ints, near: Ints, picture: Ints, cosine: Floats, category: Ints
+    ) -> tuple[Ints, Floats]:
+        """Return the products that stand for images, one for each picture and none twice.
+
+        A product that has any picture in common with the one it would be similar to is the same thing again.
+        """
         asked = np.broadcast_to(category[:, None], near.shape)
         near = np.where(cosine >= self._rules.min_cosine, near, -1)
         products = self._shelf.product(near, asked, self._rules.category)
         products = np.where(_repeated(np.where(products >= 0, picture, -1)), -1, products)
-        return _packed(np.where(_repeated(products), -1, products), cosine, self._k)
+        products = np.where(_repeated(products), -1, products)
+        products, cosine = _packed(products, cosine, self._k + _SPARE)
+        return _packed(np.where(self._shares(sets, products), -1, products), cosine, self._k)
+
+    def _shares(self, sets: Ints, products: Ints) -> Flags:
+        """Tell which products, shape (N, any), show a picture that the set of their row has, too."""
+        many = len(self._pictures.places) + 1
+        row, image = self._pictures.images_of(sets)
+        mine = np.unique(row * many + self._like.picture[image])
+        flat = taken(self._pictures.set_of_product, products.reshape(-1))
+        other, shown = self._pictures.images_of(flat)
+        key = other // products.shape[1] * many + self._like.picture[shown]
+        found = np.zeros(products.size, np.bool_)
+        found[other[np.isin(key, mine)]] = True
+        return found.reshape(products.shape)
 
     def _vote(self, rows: Ints, near: Ints, cosine: Floats, category: Ints, made: Similar) -> None:
         theirs = taken(self._joined.category, taken(self._all.first, near))
@@ -208,7 +231,9 @@ class Chooser:
         made.own_share[rows] = (weight * (theirs == category[:, None])).sum(axis=1) / total
         made.peers[rows] = (theirs >= 0).sum(axis=1)
 
-    def _look_again(self, own: Ints, category: Ints, short: Ints, made: tuple[Ints, Floats]) -> None:
+    def _look_again(
+        self, own: Ints, sets: Ints, category: Ints, short: Ints, made: tuple[Ints, Floats]
+    ) -> None:
         """Look farther, among images of products that may be shown only."""
         n = len(self._pictures.places)
         by_category = np.unique(category) if self._rules.category == "same" else np.array([-1])
@@ -218,14 +243,16 @@ class Chooser:
             )
             stands = self._shelf.product(np.arange(n), np.full(n, one), self._rules.category)
             fits = np.flatnonzero(stands >= 0)
+            # Of copies one will do: a crowd of them would leave no room for others.
+            fits = fits[np.unique(self._like.picture[fits], return_index=True)[1]]
             found = (made[0][short[mine]] >= 0).sum(axis=1)
             mine = mine[found < min(self._k, len(fits))]
             if not len(mine):
                 continue
-            products, scores = self._search(own[mine], category[mine], fits)
+            products, scores = self._search(own[mine], sets[mine], category[mine], fits)
             made[0][short[mine]], made[1][short[mine]] = products, scores
 
-    def _search(self, own: Ints, category: Ints, fits: Ints) -> tuple[Ints, Floats]:
+    def _search(self, own: Ints, sets: Ints, category: Ints, fits: Ints) -> tuple[Ints, Floats]:
         index, places = self._index, self._pictures.places
         slots = np.sort(index.ids.slots[places[fits]])
         depth = min(len(fits), max(_LEAST_DEPTH, MOST_IMAGES * (self._k + 2)))
@@ -238,7 +265,7 @@ class Chooser:
         far = np.full((*own.shape, depth), -np.inf, np.float32)
         far[has] = cosine[which]
         ordered, weights = _best_first(near.reshape(len(own), -1), far.reshape(len(own), -1))
-        return self._picked(*self._others(own, ordered), weights, category)
+        return self._picked(sets, *self._others(sets, ordered), weights, category)
 
 
 def _best_first(near: Ints, cosine: Floats) -> tuple[Ints, Floats]:

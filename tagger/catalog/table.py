@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from tagger.errors import UsageError
+from tagger.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,6 +32,7 @@ class CatalogTable(ABC):
 
     def __init__(self, path: Path, header: Sequence[str], types: Sequence[pa.DataType]) -> None:
         self.path = path
+        self._facts = _facts(path)
         self.header = tuple(header)
         self.types = tuple(types)
 
@@ -48,6 +49,17 @@ class CatalogTable(ABC):
             UsageError: The file is damaged; says where.
         """
 
+    def require_unchanged(self) -> None:
+        """Raise if the file is not what it was when it was opened: its rows would get the wrong pictures.
+
+        Raises:
+            RunError: It was changed.
+        """
+        if _facts(self.path) != self._facts:
+            raise RunError(
+                f"the catalog {self.path} was changed while it was read: run the same command again"
+            )
+
     def describe(self) -> str:
         """Return how it was read, for the person who wonders."""
         return self.format
@@ -56,6 +68,14 @@ class CatalogTable(ABC):
         wanted = range(len(self.header)) if columns is None else columns
         fields = [pa.field(self.names[column], self.types[column]) for column in wanted]
         return pa.RecordBatch.from_arrays(list(arrays), schema=pa.schema(fields))
+
+
+def _facts(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def unique_names(header: Sequence[str]) -> tuple[str, ...]:
@@ -86,6 +106,8 @@ def cell_text(value: Any) -> str:
     """Return a value as the text that people see; an id that a spreadsheet took for the number 7.0 is 7."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
     return "" if value is None else str(value).strip()
 
 

@@ -44,6 +44,7 @@ ROLES_KEY: Final = b"tagger.roles"
 """Where a Parquet file notes, as JSON, which of the catalog's columns were taken for what."""
 
 _GROUP_ROWS: Final = 65_536
+_GROUP_BYTES: Final = 128 << 20
 _FORMULA: Final = f"^[{''.join(FORMULA_SIGNS).replace('-', '') + '-'}]"
 
 
@@ -69,6 +70,7 @@ class Output(ABC):
         out: The file.
 
     Attributes:
+        inputs: Files that are read, and are not to be replaced by a further file.
         left_out: Products that cannot be in such a file, by the reason.
         remarks: What else the person should know, by how many products it is about.
 
@@ -78,6 +80,7 @@ class Output(ABC):
 
     def __init__(self, out: Path) -> None:
         self._pending = [PendingFile(out)]
+        self.inputs: tuple[Path, ...] = ()
         self.left_out: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
 
@@ -164,7 +167,8 @@ class ParquetOutput(Output):
         """See `Output`."""
         arrays = [*rows.own.columns, *rows.ours.values()]
         self._held.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        if sum(map(len, self._held)) >= _GROUP_ROWS:
+        held, size = sum(map(len, self._held)), sum(one.nbytes for one in self._held)
+        if held >= _GROUP_ROWS or size >= _GROUP_BYTES:
             self._flush()
 
     def close(self) -> None:
@@ -210,11 +214,12 @@ class CsvOutput(Output):
         if says_delimiter:
             self._file.write(f"sep={delimiter}{line_end}")
         self._csv = csv_writer(self._file, delimiter=delimiter, line_end=line_end)
-        self._csv.writerow([*table.header, *our_names(table.header, ours.names)])
+        own = table.header if self._is_text else [harmless_cell(name) for name in table.header]
+        self._csv.writerow([*own, *our_names(table.header, ours.names)])
 
     def write(self, rows: Rows) -> None:
         """See `Output`."""
-        own = [column.to_pylist() for column in rows.own.columns]
+        own = [_values(column) for column in rows.own.columns]
         if not self._is_text:
             own = [[_cell(value) for value in column] for column in own]
         ours = [_harmless(as_text(name, column)).to_pylist() for name, column in rows.ours.items()]
@@ -246,7 +251,9 @@ class JsonLinesOutput(Output):
         columns = [column.to_pylist() for column in rows.ours.values()]
         ours = (orjson.dumps(dict(zip(self._names, row, strict=True))) for row in zip(*columns, strict=True))
         if self._lines is None:
-            lines = (orjson.dumps(row, default=_json) for row in rows.own.to_pylist())
+            values = (_values(column) for column in rows.own.columns)
+            own = (dict(zip(rows.own.schema.names, row, strict=True)) for row in zip(*values, strict=True))
+            lines = (orjson.dumps(row, default=_json) for row in own)
         else:
             lines = (line for line, _ in islice(self._lines, len(rows.own)))
         for line, more in zip(lines, ours, strict=True):
@@ -256,6 +263,28 @@ class JsonLinesOutput(Output):
     def close(self) -> None:
         """See `Output`."""
         self._file.close()
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Return a column's values; their text where Python has nothing for one: a date after the year 9999."""
+    values: list[Any]
+    try:
+        values = column.to_pylist()
+    except (OverflowError, ValueError, pa.ArrowException):  # also text that is not UTF-8
+        values = _texts(column)
+    return values
+
+
+def _texts(column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.cast(pa.string()).to_pylist()
+    except (UnicodeDecodeError, pa.ArrowException):
+        if not pa.types.is_string(column.type):
+            return [str(one) for one in column]
+    else:
+        return values
+    data = column.cast(pa.binary()).to_pylist()
+    return [None if one is None else one.decode(errors="replace") for one in data]
 
 
 def as_text(name: str, column: pa.Array) -> pa.Array:

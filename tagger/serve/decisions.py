@@ -12,6 +12,7 @@ import csv
 import fcntl
 import io
 import os
+import re
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,10 @@ _HEADER: Final = b"image_id,tag,value\n"
 _MARK: Final = b"\xef\xbb\xbf"  # of UTF-8, which Excel writes
 _VALUES: Final[dict[str, int | None]] = {"0": 0, "1": 1, "": None}
 _BLOCK_ROWS: Final = 2000
+_CELL: Final = rb'(?:"(?:[^"]|"")*"|[^",\n][^,\n]*)?'
+_RECORD: Final = re.compile(_CELL + rb"(?:," + _CELL + rb")*\n")
+_TORN: Final = re.compile(_CELL + rb"(?:," + _CELL + rb')*(?:,?"(?:[^"]|"")*)?')
+_MOST_LINE_ENDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +163,7 @@ class Decisions:
         """Write behind what is there, whole or not at all."""
         if self._size == 0:
             data = _HEADER + data
+        self._require_unchanged()
         try:
             _write(self._file, data, self._size)
             os.fsync(self._file)
@@ -169,6 +175,20 @@ class Decisions:
                 "space there, and decide again"
             ) from None
         self._size += len(data)
+
+    def _require_unchanged(self) -> None:
+        """Raise if another program saved the file, or put one in its place: what comes would be lost."""
+        mine = os.fstat(self._file)
+        try:
+            found = self.path.stat()
+        except OSError:
+            found = None
+        same = found is not None and (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+        if not same or mine.st_size != self._size:
+            raise RunError(
+                f"the decisions in {self.path.name} were changed or replaced by another program: start "
+                "tagger serve again, which reads them, and decide again"
+            )
 
     def _load(self) -> int:
         """Read the file, and cut off what was not written to its end; returns its size."""
@@ -197,6 +217,12 @@ class Decisions:
         if lacks_end:
             _write(self._file, b"\n", len(data))
             return len(data) + 1
+        if rest and not _is_torn(rest):
+            number = whole.count(b"\n") + 1
+            raise UsageError(
+                f"line {number} of {self.path} has a quote that is no part of CSV: correct it, or name "
+                "another file with --decisions"
+            )
         if rest:
             os.ftruncate(self._file, len(whole))
         return len(whole)
@@ -204,13 +230,18 @@ class Decisions:
 
 def _cut(data: bytes) -> tuple[bytes, bytes]:
     """Return the whole records of CSV, which end in a line end outside quotes, and what is behind them."""
-    quotes, end, start = 0, 0, 0
-    while (at := data.find(b"\n", start)) >= 0:
-        quotes += data.count(b'"', start, at)
-        start = at + 1
-        if quotes % 2 == 0:
-            end = start
+    end = 0
+    while (record := _RECORD.match(data, end)) is not None:
+        end = record.end()
     return data[:end], data[end:]
+
+
+def _is_torn(rest: bytes) -> bool:
+    """Tell whether this is the beginning of a record, as a server leaves it that is killed while it writes.
+
+    A name may have line ends, in quotes; many of them are a quote that somebody forgot.
+    """
+    return _TORN.fullmatch(rest) is not None and rest.count(b"\n") <= _MOST_LINE_ENDS
 
 
 def _is_whole(rest: bytes) -> bool:

@@ -14,7 +14,7 @@ from catalog_kit import rows, shop
 from driving import tagger as command
 
 from tagger.catalog import enrich
-from tagger.errors import UsageError
+from tagger.errors import RunError, UsageError
 
 FORMULA = re.compile(r"^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 GOOGLE = {
@@ -237,6 +237,38 @@ def test_a_file_for_shopify_that_is_too_large_is_several(opened, tmp_path):
         assert (tmp_path / name).stat().st_size <= 15_000_000
     assert not set(handles[0]) & set(handles[1])
     assert len(handles[0] + handles[1]) == 400
+
+
+def test_a_further_file_replaces_nothing_that_is_read(opened, tmp_path):
+    body = "x" * 40_000
+    with (tmp_path / "out-2.csv").open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["Handle", "Title", "Body (HTML)", "Image Src"])
+        out.writerows([f"p{n}", f"Product {n}", body, "https://cdn.example/0.jpg"] for n in range(400))
+    before = (tmp_path / "out-2.csv").read_bytes()
+    with pytest.raises(UsageError, match="which is read: name another"):
+        enrich(opened, tmp_path / "out-2.csv", tmp_path / "out.csv", format="shopify")
+    assert (tmp_path / "out-2.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out-2.csv"]
+    (tmp_path / "in.csv").write_text("sku,image,title\n1,0.jpg,Cup\n")
+    (tmp_path / "x").mkdir()
+    with pytest.raises(UsageError, match="cannot be both"):
+        enrich(opened, tmp_path / "in.csv", tmp_path / "o.csv", unmatched=tmp_path / "x" / ".." / "o.csv")
+    done = enrich(opened, tmp_path / "in.csv", tmp_path / "out.csv", format="shopify")
+    assert any("out-2.csv, is there from before" in remark for remark in done.remarks)
+
+
+def test_a_catalog_that_changes_while_it_is_read(opened, tmp_path):
+    source = tmp_path / "in.csv"
+    source.write_text("id,image\n1,0.jpg\n2,1.jpg\n")
+
+    def change(line):
+        if "products in" in line:
+            source.write_text("id,image\n2,1.jpg\n1,0.jpg\n3,2.jpg\n")
+
+    with pytest.raises(RunError, match="was changed while it was read"):
+        enrich(opened, source, tmp_path / "out.csv", say=change)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
 def test_what_a_feed_needs_is_told_before_any_work(opened, tmp_path):

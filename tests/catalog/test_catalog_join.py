@@ -47,6 +47,7 @@ def test_the_rule(opened, tmp_path):
         "semi;colon.jpg": [f"{SHOP}semi;colon.jpg"],
         "a.jpg| b.jpg ;x/same.jpg": ["img-1", f"{SHOP}B.JPG", f"{SHOP}x/same.jpg"],
         "b.jpg,a.jpg": [f"{SHOP}B.JPG", "img-1"],
+        "https://a.example/%FF/a.jpg": ["img-1"],
         "https://a.example/b.jpg?v=1,https://a.example/a.jpg?v=2": [f"{SHOP}B.JPG", "img-1"],
         '["b.jpg", "a.jpg"]': [f"{SHOP}B.JPG", "img-1"],
         "": [],
@@ -59,15 +60,15 @@ def test_the_rule(opened, tmp_path):
     found, lost, done = joined(opened, tmp_path, lines)
     assert dict(zip(names, found, strict=True)) == names
     assert [(row["name"], row["problem"], row["row"]) for row in lost] == [
-        ("same.jpg", "ambiguous", "17"),
-        ("bad.jpg", "failed", "18"),
-        ("nothing.jpg", "missing", "19"),
-        ("gone.jpg", "missing", "20"),
+        ("same.jpg", "ambiguous", "18"),
+        ("bad.jpg", "failed", "19"),
+        ("nothing.jpg", "missing", "20"),
+        ("gone.jpg", "missing", "21"),
     ]
     assert lost[1]["detail"] == "corrupt: the file ends in the middle"
-    assert done.joined == {"file name": 19, "image_id": 1, "uri": 1}
+    assert done.joined == {"file name": 20, "image_id": 1, "uri": 1}
     assert done.unmatched == {"ambiguous": 1, "failed": 1, "missing": 2}
-    assert (done.products, done.enriched, done.missing) == (20, 16, 4)
+    assert (done.products, done.enriched, done.missing) == (21, 17, 4)
 
 
 def test_several_rows_and_several_columns_are_one_product(opened, tmp_path):

@@ -52,6 +52,8 @@ def brute(embeddings, catalog, product, k, rules):
                 ):
                     continue
                 seen.add(picture[image])
+                if {picture[one] for one in entry["images"]} & {picture[one] for one in own}:
+                    break  # the same thing again
                 if other not in [one for one, _ in found]:
                     found.append((other, best[image]))
                 break
@@ -160,3 +162,76 @@ def test_without_categories_the_best_tag_with_its_parents_is_suggested(tmp_path)
         "tags",
     )
     assert second["category_suggestion"] is None
+
+
+def catalogs(tmp_path, opened, table, **options):
+    """The answers of a catalog of products and their images, by product id."""
+    lines = [f"{name},{'|'.join(images)}" for name, images in table.items()]
+    (tmp_path / "in.csv").write_text("\n".join(["sku,image", *lines]))
+    enrich(opened, tmp_path / "in.csv", tmp_path / "out.parquet", options=EnrichOptions(**options))
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    return {row["sku"]: row for row in rows}
+
+
+def alike(row):
+    return [one["product_id"] for one in row["similar_products"]]
+
+
+def test_a_product_is_not_like_itself_however_many_pictures_it_has(tmp_path):
+    names = named(range(14))
+    made = rows(names, seed=11)
+    made[10]["embedding"] = turned(made[0]["embedding"], 0.85, 1)
+    opened = shop(tmp_path / "c", made)
+    found = catalogs(tmp_path, opened, {"A": names[:11], "B": names[11:12], "C": names[12:13]})
+    assert set(alike(found["A"])) == {"B", "C"}
+
+
+def test_a_product_with_the_same_picture_is_not_similar_but_a_duplicate(tmp_path):
+    names = named(range(6))
+    made = rows(names, seed=12)
+    made[2] |= {"embedding": turned(made[0]["embedding"], 0.99, 1), "phash": made[0]["phash"]}
+    opened = shop(tmp_path / "c", made)
+    table = {"C": names[:1], "B": [names[1], names[2]], "D": names[3:4]}  # of B the second is C's
+    found = catalogs(tmp_path, opened, table)
+    assert alike(found["C"]) == ["D"]
+    assert alike(found["B"]) == ["D"]
+    assert [one["detail"] for one in found["B"]["quality_flags"]] == ["C"]
+
+
+def test_copies_of_copies_are_one_picture(tmp_path):
+    names = named(range(8))
+    made = rows(names, seed=13)
+    first = np.asarray(made[0]["embedding"])
+    middle, last = turned(first, 0.985, 1), None
+    last = turned(middle, 0.985, 2)
+    made[1]["embedding"], made[2]["embedding"] = (
+        last,
+        middle,
+    )  # 0 and 1 are copies of 2, and hardly of each other
+    opened = shop(tmp_path / "c", made)
+    found = catalogs(tmp_path, opened, {f"P{n}": [name] for n, name in enumerate(names)})
+    for product in ("P1", "P2"):
+        assert [one["detail"] for one in found[product]["quality_flags"]] == ["P0"]
+    for product in ("P0", "P1", "P2"):
+        assert not {"P0", "P1", "P2"} & set(alike(found[product]))
+
+
+def test_a_crowd_of_copies_leaves_room_for_others(tmp_path):
+    n = 400
+    names = [f"{i:03}.jpg" for i in range(n)]
+    made = rows(names, seed=14)
+    for i in range(370):
+        made[i] |= {"embedding": made[0]["embedding"], "phash": made[0]["phash"]}
+    opened = shop(tmp_path / "c", made)
+    found = catalogs(tmp_path, opened, {f"P{i}": [name] for i, name in enumerate(names)}, k=10)
+    for i in (0, 200, 369, 370, 399):
+        assert len(alike(found[f"P{i}"])) == 10
+
+
+def test_a_product_with_thousands_of_rows_costs_no_squares(tmp_path):
+    names = named(range(4))
+    opened = shop(tmp_path / "c", rows(names, seed=15))
+    lines = [f"N/A,gone{i}.jpg" for i in range(6_000)]
+    (tmp_path / "in.csv").write_text("\n".join(["sku,image", "1,00.jpg", *lines]))
+    enrich(opened, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").stat().st_size < 6_000 * 6_000

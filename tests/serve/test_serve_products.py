@@ -355,6 +355,37 @@ def test_a_torn_line_is_cut_off(tmp_path, tail):
     assert reopened(file) == [("a", "t", "1"), ("c", "t", "0")]
 
 
+@pytest.mark.parametrize("stray", ['b,5" nail,1', '"b"x,t,1', 'b,"5 nail,1'])
+def test_a_stray_quote_deletes_no_decision(tmp_path, stray):
+    file = tmp_path / "d.csv"
+    text = HEAD + "a,t,1\n" + stray + "\n" + "".join(f"c{n},t,1\n" for n in range(50))
+    file.write_text(text)
+    if stray.startswith('b,5"'):  # a quote inside a cell is only a quote
+        assert len(reopened(file)) == 52
+        return
+    with pytest.raises(UsageError, match="line 3 of"):
+        reopened(file)
+    assert file.read_text() == text
+
+
+def test_a_decisions_file_that_another_program_saved_is_not_written_to(tmp_path):
+    for change in ("replaced", "shortened", "removed"):
+        file = tmp_path / f"{change}.csv"
+        decisions = Decisions(file)
+        decisions.keep([Decision("a", "t", 1)])
+        if change == "replaced":
+            (tmp_path / "new.csv").write_text(HEAD + "a,t,0\n")
+            (tmp_path / "new.csv").replace(file)
+        elif change == "shortened":
+            file.write_text(HEAD)
+        else:
+            file.unlink()
+        with pytest.raises(RunError, match="changed or replaced by another program"):
+            decisions.keep([Decision("b", "t", 1)])
+        assert decisions.of("b") == {}
+        decisions.close()
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
