@@ -351,7 +351,7 @@ async function sendAll(decisions) {
 async function refresh(id, total) {
   const { decisions } = await ask(id);
   if (total !== null) noteDecisions(id, decisions.length, total);
-  if (about?.product_id !== id) return;
+  if (underWay || about?.product_id !== id) return; // somebody has pressed meanwhile: what is on show is newer
   note(decisions);
   press();
 }
