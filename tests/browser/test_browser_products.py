@@ -268,6 +268,41 @@ def test_what_is_not_kept_is_told(visit: Opener):
     expect(panel).to_contain_text("There is no product 'P-none' in the catalog.")
 
 
+def test_an_answer_that_comes_late_undoes_nothing(visit: Opener):
+    """What the server had before a second press arrives after it."""
+    from playwright.sync_api import expect
+
+    one = visit()
+    page = one.page
+    _cards(page, 24)
+    page.get_by_role("link", name="Macaw poster").click()
+    panel = page.get_by_role("dialog", name="Macaw poster")
+    panel.get_by_text("Suggested category").wait_for()
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/v1/product?*", hold)
+    reject = panel.get_by_role("button", name="Reject macaw", exact=True).first
+    accept = panel.get_by_role("button", name="Accept macaw", exact=True).first
+    reject.click()
+    while not held:
+        page.wait_for_timeout(20)
+    page.route("**/v1/decisions", hold)
+    accept.click()
+    held[0].continue_()
+    while len(held) < 2:  # the second decision is under way: the late answer has been dealt with
+        page.wait_for_timeout(20)
+    assert accept.get_attribute("aria-pressed") == "true"
+    held[1].continue_()
+    page.unroute("**/v1/product?*")
+    page.unroute("**/v1/decisions")
+    expect(panel.get_by_role("status")).to_contain_text("Accepted macaw")
+    expect(accept).to_have_attribute("aria-pressed", "true")
+    expect(reject).to_have_attribute("aria-pressed", "false")
+
+
 def test_with_a_key(visit: Opener, shop: Any, tmp_path: Path):
     keys = tmp_path / "keys"
     keys.write_text(KEY)
