@@ -35,7 +35,7 @@ _BAD_PICTURES: Final = {
     "too_small": "too small",
     "too_dark": "too dark",
     "image_missing": "missing",
-    "duplicate_of": "as of another product",
+    "duplicate_of": "same as another product",
 }
 GOOD: Final = "pictures ok"
 
