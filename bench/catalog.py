@@ -20,12 +20,9 @@ import csv
 import datetime as dt
 import functools
 import io
-import json
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +33,8 @@ import pyarrow.parquet as pq
 
 import tagger
 from bench import lookalike, machine, report
-from bench.memory import family, pss_bytes
+from bench.lookalike import cut
+from bench.memory import run_measured
 from bench.report import markdown_table, measured_on
 
 if TYPE_CHECKING:
@@ -53,8 +51,6 @@ _PX: Final = (800, 600)
 _LEAST_SIDE: Final = 390  # of photos: smaller ones would look blurred at this size
 _GROUPS: Final = 8
 _EVERY: Final = 20
-_POLL_S: Final = 0.2
-_BATCH: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -122,11 +118,12 @@ def picture(i: int) -> Image:
     rng = random.Random(i)
     photos = _groups()[i % _GROUPS]
     back, front = rng.sample(photos, 2)
-    whole = _crop(back, rng, _PX)
+    whole = cut(back, rng, _PX, least=0.7)
     share = rng.uniform(0.35, 0.6)
     small = (int(_PX[0] * share), int(_PX[1] * share))
     whole.paste(
-        _crop(front, rng, small), (rng.randrange(_PX[0] - small[0]), rng.randrange(_PX[1] - small[1]))
+        cut(front, rng, small, least=0.7),
+        (rng.randrange(_PX[0] - small[0]), rng.randrange(_PX[1] - small[1])),
     )
     return whole
 
@@ -136,13 +133,6 @@ def _groups() -> list[list[Image]]:
     photos = [photo for photo in lookalike.photos() if min(photo.size) >= _LEAST_SIDE]
     random.Random(7).shuffle(photos)
     return [photos[n::_GROUPS] for n in range(_GROUPS)]
-
-
-def _crop(photo: Image, rng: random.Random, size: tuple[int, int]) -> Image:
-    scale = rng.uniform(0.7, 1.0) * min(photo.width / size[0], photo.height / size[1])
-    w, h = size[0] * scale, size[1] * scale
-    left, top = rng.uniform(0, photo.width - w), rng.uniform(0, photo.height - h)
-    return photo.resize(size, box=(left, top, left + w, top + h))
 
 
 def category_of(i: int) -> str:
@@ -237,22 +227,11 @@ def measure_large(plan: Plan, folder: Path) -> list[dict[str, Any]]:
     found = []
     for words in (["out.csv"], ["out.parquet"], ["out.csv", "--similar-from", "same", "--in-stock"]):
         full = [command, "enrich", str(place), str(folder / "large.csv"), "--out", str(folder / words[0])]
-        began = time.perf_counter()
-        with (folder / "said.json").open("wb") as said_file:
-            process = subprocess.Popen(
-                [*full, *words[1:], "--quiet", "--json"], stdout=said_file, start_new_session=True
-            )
-            peak = 0
-            while process.poll() is None:
-                peak = max([peak, sum(pss_bytes(one.pid) for one in family(process.pid, {}))])
-                time.sleep(_POLL_S)
-        said = json.loads((folder / "said.json").read_text().splitlines()[-1])
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(full)} failed: {said}")
+        said, seconds, peak = run_measured([*full, *words[1:], "--quiet", "--json"], folder)
         found.append(
             {
                 "command": " ".join(["tagger enrich … --out", *words]),
-                "seconds": time.perf_counter() - began,
+                "seconds": seconds,
                 "peak_bytes": peak,
                 "bytes": (folder / words[0]).stat().st_size,
                 "products": said["products"],

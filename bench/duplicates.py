@@ -15,9 +15,7 @@ import argparse
 import datetime as dt
 import functools
 import io
-import json
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,7 +30,8 @@ import pyarrow.parquet as pq
 
 import tagger
 from bench import lookalike, machine, report
-from bench.memory import family, pss_bytes
+from bench.lookalike import cut
+from bench.memory import run_measured
 from bench.report import markdown_table, measured_on
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ END: Final = "<!-- duplicates: end -->"
 
 _PX: Final = (480, 360)
 _COPIES: Final = 40  # one picture in so many has a copy of each kind
-_POLL_S: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -103,22 +101,15 @@ def picture(i: int) -> Image:
     rng = random.Random(i)
     photos = _photos()
     back, front = (photos[rng.randrange(len(photos))] for _ in range(2))
-    whole = _crop(back, rng, _PX)
+    whole = cut(back, rng, _PX, least=0.4)
     share = rng.uniform(0.35, 0.6)
     small = (int(_PX[0] * share), int(_PX[1] * share))
     place = (rng.randrange(_PX[0] - small[0]), rng.randrange(_PX[1] - small[1]))
-    whole.paste(_crop(front, rng, small), place)
+    whole.paste(cut(front, rng, small, least=0.4), place)
     return whole
 
 
 _photos = functools.cache(lookalike.photos)
-
-
-def _crop(photo: Image, rng: random.Random, size: tuple[int, int]) -> Image:
-    scale = rng.uniform(0.4, 1.0) * min(photo.width / size[0], photo.height / size[1])
-    w, h = size[0] * scale, size[1] * scale
-    left, top = rng.uniform(0, photo.width - w), rng.uniform(0, photo.height - h)
-    return photo.resize(size, box=(left, top, left + w, top + h))
 
 
 def _write(task: tuple[str, int, bool]) -> None:
@@ -204,17 +195,7 @@ def measure_large(plan: Plan, folder: Path) -> list[dict[str, Any]]:
     for words in (["duplicates", "--kind", "picture"], ["duplicates"], ["outliers"]):
         out = folder / "out.parquet"
         full = [command, words[0], str(place), *words[1:], "--out", str(out), "--quiet", "--json"]
-        began = time.perf_counter()
-        with (folder / "said.json").open("wb") as said_file:  # a pipe that nobody reads would fill up
-            process = subprocess.Popen(full, stdout=said_file, start_new_session=True)
-            peak = 0
-            while process.poll() is None:
-                peak = max([peak, sum(pss_bytes(one.pid) for one in family(process.pid, {}))])
-                time.sleep(_POLL_S)
-        seconds = time.perf_counter() - began
-        said = json.loads((folder / "said.json").read_text().splitlines()[-1])
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(full)} failed: {said}")
+        said, seconds, peak = run_measured(full, folder)
         said.pop("largest", None)
         said.pop("first", None)
         found.append({"command": f"tagger {' '.join(words)}", "seconds": seconds, "peak_bytes": peak, **said})

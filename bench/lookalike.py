@@ -149,6 +149,14 @@ def photos() -> list[Image]:
     return [Image.open(path).convert("RGB") for path in paths]
 
 
+def cut(photo: Image, rng: random.Random, size: tuple[int, int], *, least: float) -> Image:
+    """Return a piece of a photo at this size, as large as fits times a random share from `least` to 1."""
+    scale = rng.uniform(least, 1.0) * min(photo.width / size[0], photo.height / size[1])
+    w, h = size[0] * scale, size[1] * scale
+    left, top = rng.uniform(0, photo.width - w), rng.uniform(0, photo.height - h)
+    return photo.resize(size, box=(left, top, left + w, top + h))
+
+
 def _crop(picture: Image, rng: random.Random, px: int) -> npt.NDArray[np.uint8]:
     from PIL import Image, ImageEnhance
 

@@ -6,7 +6,9 @@ object store and the libraries that all workers map are not counted many times o
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ Role = Literal["driver", "workers", "ray"]
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _RAY_SERVICES = ("raylet", "gcs_server", "ray/dashboard", "ray/_private", "log_monitor", "runtime_env")
 _WORKER = "default_worker.py"
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,31 @@ def family(root: int, known: dict[int, int]) -> list[Process]:
     known.clear()
     known.update({p.pid: p.started for p in members.values()})
     return list(members.values())
+
+
+def run_measured(command: list[str], folder: Path) -> tuple[dict[str, Any], float, int]:
+    """Run a command with `--json` in a session of its own.
+
+    Args:
+        command: The words.
+        folder: Where its output may lie meanwhile: a pipe that nobody reads would fill up.
+
+    Returns:
+        What it said, its wall time in seconds, and the peak of its memory and that of its children (PSS).
+    """
+    path = folder / "said.json"
+    began = time.perf_counter()
+    with path.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, start_new_session=True)
+        peak = 0
+        while process.poll() is None:
+            peak = max([peak, sum(pss_bytes(one.pid) for one in family(process.pid, {}))])
+            time.sleep(_POLL_S)
+    seconds = time.perf_counter() - began
+    said = json.loads(path.read_text().splitlines()[-1])
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {said}")
+    return said, seconds, peak
 
 
 def role_of(pid: int, root: int) -> Role:

@@ -16,6 +16,7 @@ from tagger.catalog.similar import Chooser
 from tagger.catalog.suggesting import suggest
 from tagger.catalog.together import LikedTogether
 from tagger.catalog.writing import PRODUCT_PICTURES, ROW_PICTURES, Rows
+from tagger.index.ranges import ranges
 from tagger.settings import load_settings
 
 if TYPE_CHECKING:
@@ -163,8 +164,7 @@ class Assembler:
         row = self._joined.rows[self._entries[begin:end]] - start
         firsts, lasts = (np.searchsorted(self._entry_products, products, side) for side in ("left", "right"))
         sizes = np.where(products >= 0, lasts - firsts, 0)
-        at = np.arange(int(sizes.sum())) + np.repeat(firsts - (np.cumsum(sizes) - sizes), sizes)
-        of_products = np.repeat(np.arange(len(products)), sizes)
+        of_products, at = ranges(firsts, sizes)
         return {
             ROW_PICTURES: as_lists(row, self._pictures_at(self._entries[begin:end]), len(products)),
             PRODUCT_PICTURES: as_lists(of_products, self._pictures_at(self._by_product[at]), len(products)),

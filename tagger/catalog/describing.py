@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
+from tagger.index.ranges import ranks
 from tagger.tags import CATEGORY_THRESHOLD
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _best(
     """Order the words of each row by score, and keep the first."""
     order = np.lexsort((-scores, owner))
     owner, numbers, scores = owner[order], numbers[order], scores[order]
-    nth = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    nth = ranks(owner)
     return owner[nth < most], numbers[nth < most], scores[nth < most]
 
 

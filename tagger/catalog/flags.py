@@ -13,6 +13,7 @@ from tagger.catalog.describing import as_lists
 from tagger.catalog.joining import FAILED
 from tagger.catalog.pictures import taken
 from tagger.errors import UsageError
+from tagger.index.ranges import ranges, ranks
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -152,8 +153,7 @@ class Flagger:
         owner = np.concatenate([one[0] for one in found])
         flag = np.concatenate([one[1] for one in found])
         order = np.argsort(owner, kind="stable")
-        ordered = owner[order]
-        order = order[np.arange(len(order)) - np.searchsorted(ordered, ordered) < MOST_FLAGS]
+        order = order[ranks(owner[order]) < MOST_FLAGS]
         values = pa.StructArray.from_arrays(
             [
                 pa.array(FLAGS).take(pa.array(flag)),
@@ -198,11 +198,11 @@ class Flagger:
     def _problems(self, products: Ints) -> _Found:
         begin = np.searchsorted(self._problem_products, products)
         size = np.where(products >= 0, np.searchsorted(self._problem_products, products, "right") - begin, 0)
-        at = np.arange(int(size.sum())) + np.repeat(begin - (np.cumsum(size) - size), size)
+        row, at = ranges(begin, size)
         told = self._joined.problems.take(pa.array(self._problem_order[at]))
         failed = pc.equal(told.column("problem"), FAILED).to_numpy(zero_copy_only=False)
         return (
-            np.repeat(np.arange(len(products)), size),
+            row,
             np.where(failed, BROKEN, MISSING),
             told.column("name").combine_chunks(),
             told.column("detail").combine_chunks(),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from tagger.index.ranges import ranges
 from tagger.index.vectors import Allowed
 from tagger.search.fold import HASH_BITS, LEAST_COSINE, SAME_COSINE
 from tagger.search.neighbours import neighbours
@@ -64,11 +65,10 @@ class Pictures:
         Args:
             sets: Shape (N,); -1 has no images.
         """
-        starts = taken(self.starts, sets)
-        sizes = taken(np.diff(self.starts), sets, none=0)
-        before = np.cumsum(sizes) - sizes
-        at = np.arange(int(sizes.sum())) + np.repeat(starts - before, sizes)
-        return np.repeat(np.arange(len(sets)), sizes), self.members[at]
+        starts = self.starts[np.maximum(sets, 0)]
+        sizes = np.where(sets >= 0, self.starts[sets + 1] - starts, 0)
+        row, at = ranges(starts, sizes)
+        return row, self.members[at]
 
     def padded(self, sets: Ints, most: int = MOST_IMAGES) -> Ints:
         """Return the first images of some sets, shape (N, at most `most`), -1 where a set has fewer."""

@@ -137,6 +137,7 @@ class Chooser:
         self._joined = joined
         self._pictures = pictures
         self._like = assortment.likeness
+        self._many = len(pictures.places) + 1
         self._units = assortment.units
         self._rules = rules
         self._k = k
@@ -174,26 +175,30 @@ class Chooser:
         cosine = taken(self._like.cosine, own, none=-np.inf).reshape(len(rows), -1)
         near, cosine = _best_first(near, cosine)
         sets = self._units.set[rows]
-        near, picture = self._others(sets, near)
+        mine = self._own(sets)
+        near, picture = self._others(mine, near)
         category = self._units.category[rows]
         self._vote(rows, np.where(_repeated(picture), -1, near), cosine, category, made)
-        products, scores = self._picked(sets, near, picture, cosine, category)
+        products, scores = self._picked(mine, near, picture, cosine, category)
         short = np.flatnonzero(products[:, -1] < 0)
         if len(short) and self._like.near.shape[1] < len(self._pictures.places) - 1:
             self._look_again(own[short], sets[short], category[short], short, (products, scores))
         made.products[rows], made.cosine[rows] = products, scores
 
-    def _others(self, sets: Ints, near: Ints) -> tuple[Ints, Ints]:
+    def _own(self, sets: Ints) -> Ints:
+        """Return the pictures of sets as keys, ascending: the row times `_many`, and the picture."""
+        row, image = self._pictures.images_of(sets)
+        own: Ints = np.unique(row * self._many + self._like.picture[image])
+        return own
+
+    def _others(self, mine: Ints, near: Ints) -> tuple[Ints, Ints]:
         """Leave out images of the product itself and copies of them; return also which picture each shows."""
         picture = taken(self._like.picture, near)
-        row, image = self._pictures.images_of(sets)
-        many = len(self._pictures.places) + 1
-        mine = np.unique(row * many + self._like.picture[image])
-        known = np.isin(np.arange(len(near))[:, None] * many + picture, mine)
+        known = np.isin(np.arange(len(near))[:, None] * self._many + picture, mine)
         return np.where(known, -1, near), np.where(known, -1, picture)
 
     def _picked(
-        self, sets: Ints, near: Ints, picture: Ints, cosine: Floats, category: Ints
+        self, mine: Ints, near: Ints, picture: Ints, cosine: Floats, category: Ints
     ) -> tuple[Ints, Floats]:
         """Return the products that stand for images, one for each picture and none twice.
 
@@ -205,16 +210,13 @@ class Chooser:
         products = np.where(_repeated(np.where(products >= 0, picture, -1)), -1, products)
         products = np.where(_repeated(products), -1, products)
         products, cosine = _packed(products, cosine, self._k + _SPARE)
-        return _packed(np.where(self._shares(sets, products), -1, products), cosine, self._k)
+        return _packed(np.where(self._shares(mine, products), -1, products), cosine, self._k)
 
-    def _shares(self, sets: Ints, products: Ints) -> Flags:
-        """Tell which products, shape (N, any), show a picture that the set of their row has, too."""
-        many = len(self._pictures.places) + 1
-        row, image = self._pictures.images_of(sets)
-        mine = np.unique(row * many + self._like.picture[image])
+    def _shares(self, mine: Ints, products: Ints) -> Flags:
+        """Tell which products, shape (N, any), show a picture that their row's own keys have, too."""
         flat = taken(self._pictures.set_of_product, products.reshape(-1))
         other, shown = self._pictures.images_of(flat)
-        key = other // products.shape[1] * many + self._like.picture[shown]
+        key = other // products.shape[1] * self._many + self._like.picture[shown]
         found = np.zeros(products.size, np.bool_)
         found[other[np.isin(key, mine)]] = True
         return found.reshape(products.shape)
@@ -265,7 +267,8 @@ class Chooser:
         far = np.full((*own.shape, depth), -np.inf, np.float32)
         far[has] = cosine[which]
         ordered, weights = _best_first(near.reshape(len(own), -1), far.reshape(len(own), -1))
-        return self._picked(sets, *self._others(sets, ordered), weights, category)
+        mine = self._own(sets)
+        return self._picked(mine, *self._others(mine, ordered), weights, category)
 
 
 def _best_first(near: Ints, cosine: Floats) -> tuple[Ints, Floats]:

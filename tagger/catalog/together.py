@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
-from tagger.catalog.pictures import taken
+from tagger.index.ranges import ranges, ranks
 from tagger.search.events import EventOptions, Events, Items
 from tagger.search.together import Together
 from tagger.settings import load_settings
@@ -84,15 +84,13 @@ class LikedTogether:
         Returns:
             Positions in `products`, ascending; products; strengths in (0, 1].
         """
-        starts = taken(self._together.starts[:-1], products)
-        sizes = taken(np.diff(self._together.starts), products, none=0)
-        row = np.repeat(np.arange(len(products)), sizes)
-        nth = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        at = np.repeat(starts, sizes) + nth
+        starts = self._together.starts[np.maximum(products, 0)]
+        sizes = np.where(products >= 0, self._together.starts[products + 1] - starts, 0)
+        row, at = ranges(starts, sizes)
         other = self._together.slots[at].astype(np.int64)
         keep = np.flatnonzero(self._eligible[other])
         row, other, at = row[keep], other[keep], at[keep]
-        first = np.arange(len(row)) - np.searchsorted(row, row) < k
+        first = ranks(row) < k
         return row[first], other[first], self._together.strengths[at[first]]
 
 

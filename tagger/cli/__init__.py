@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from tagger import __version__
-from tagger.errors import TaggerError
+from tagger.errors import TaggerError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,6 +193,16 @@ def teller(*, quiet: bool) -> "Callable[[str], None]":
             print(printable(line), file=sys.stderr)
 
     return say
+
+
+def require_local(option: str, path: str | None) -> None:
+    """Raise for an address where a file of this machine is meant.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if path is not None and "://" in path:
+        raise UsageError(f"{option} must be a file on this machine, got {path}")
 
 
 def printable(text: str) -> str:

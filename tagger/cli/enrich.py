@@ -4,8 +4,7 @@ from typing import Any
 
 import click
 
-from tagger.cli import print_json, printable, teller
-from tagger.errors import UsageError
+from tagger.cli import print_json, printable, require_local, teller
 
 
 @click.command()
@@ -89,8 +88,7 @@ def enrich(
     from tagger.storage import StorageOptions
 
     for name, path in (("--out", out), ("--unmatched", unmatched), ("CATALOG", catalog)):
-        if path is not None and "://" in path:
-            raise UsageError(f"{name} must be a file on this machine, got {path}")
+        require_local(name, path)
     options = EnrichOptions(
         similar=Rules(
             in_stock=given.pop("in_stock"),

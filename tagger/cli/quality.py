@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tagger.cli import print_json, printable, teller
+from tagger.cli import print_json, printable, require_local, teller
 from tagger.errors import UsageError
 
 if TYPE_CHECKING:
@@ -159,8 +159,7 @@ def _open(collection: str, out: str | None, *, anonymous: bool) -> "Collection":
     from tagger.search import Collection
     from tagger.storage import StorageOptions
 
-    if out is not None and "://" in out:
-        raise UsageError(f"--out must be a file on this machine, got {out}")
+    require_local("--out", out)
     if out is not None and Path(out).suffix.lower() not in ENDINGS:
         raise UsageError(f"--out must end in .parquet or .csv, got {out!r}")
     return Collection.open(collection, StorageOptions(anonymous=anonymous))

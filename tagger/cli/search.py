@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tagger.cli import print_json, printable, teller
+from tagger.cli import print_json, printable, require_local, teller
 from tagger.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def recommend(collection: str, *, anonymous: bool, quiet: bool, as_json: bool, *
     if [*given.pop("like"), *given.pop("dislike")]:
         raise UsageError("--like and --dislike are for one customer: leave them out, or --events")
     for option, path in (("--events", events), ("--out", out), ("--products", products)):
-        if path is not None and "://" in path:
-            raise UsageError(f"{option} must be a file on this machine, got {path}")
+        require_local(option, path)
     if out is None:
         raise UsageError("name with --out where the recommendations go: a .csv or .parquet file")
 

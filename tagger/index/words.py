@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tagger.index.ranges import ranges
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -80,8 +82,7 @@ class Spoken:
         ends = np.cumsum(self.lengths)
         lengths = self.lengths[places]
         firsts = ends[places] - lengths
-        before = np.cumsum(lengths) - lengths
-        flat = np.arange(lengths.sum()) + np.repeat(firsts - before, lengths)
+        _, flat = ranges(firsts, lengths)
         return Spoken(self.vocabulary, self.numbers[flat], self.scores[flat], lengths)
 
 
@@ -286,8 +287,7 @@ class Words:
         offsets, numbers, scores = self._rows[name]
         firsts = offsets[places].astype(np.int64)
         lengths = offsets[places + 1] - firsts
-        before = np.cumsum(lengths) - lengths
-        at = np.arange(int(lengths.sum())) + np.repeat(firsts - before, lengths)
+        _, at = ranges(firsts, lengths)
         return numbers[at], scores[at], lengths
 
     def of(self, name: str, places: npt.NDArray[np.int64]) -> list[list[dict[str, Any]]]:

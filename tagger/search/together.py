@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tagger.index.ranges import ranges
+
 if TYPE_CHECKING:
     import duckdb
     import numpy.typing as npt
@@ -84,10 +86,9 @@ class Together:
         total = int(lengths.sum())
         if not total:
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-        offsets = np.repeat(self.starts[slots] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-        places = np.arange(total) + offsets
+        row, places = ranges(self.starts[slots], lengths)
         n_slots = len(self.starts) - 1
-        keys = np.repeat(users, lengths) * n_slots + self.slots[places]
+        keys = users[row] * n_slots + self.slots[places]
         values = np.repeat(weights, lengths) * self.strengths[places]
         order = np.argsort(keys, kind="stable")
         keys, values = keys[order], values[order]

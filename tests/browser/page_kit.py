@@ -98,3 +98,57 @@ class Visit:
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def loaded(page: Page) -> None:
+    """Wait until every picture that is on screen has been drawn."""
+    # Not wait_for_function: between tries it evaluates text, which the page's policy forbids.
+    page.evaluate(
+        """() => Promise.all([...document.images].filter((image) => {
+            const box = image.getBoundingClientRect();
+            return image.src && box.width && box.bottom > 0 && box.top < innerHeight;
+        }).map((image) => image.decode().catch(() => {})))"""
+    )
+
+
+def _small_targets(page: Page, least: float) -> list[str]:
+    """Return controls on show that are smaller than `least` pixels either way (WCAG 2.2, 2.5.8)."""
+    return page.evaluate(
+        """(least) => [...document.querySelectorAll('button, a[href], input, [role=option]')]
+            .filter((node) => node.checkVisibility() && !node.closest('[inert]'))
+            .map((node) => [node, node.getBoundingClientRect()])
+            .filter(([node, box]) => box.width > 1 && (box.width < least || box.height < least))
+            .filter(([node]) => !(node.type === 'checkbox'))
+            .map(([node]) => node.outerHTML.slice(0, 120))""",
+        least,
+    )
+
+
+class StateChecker:
+    """Looks at one state of the page after the other, in light and dark: axe, width, targets, headings.
+
+    Attributes:
+        told: What is wrong.
+    """
+
+    def __init__(self, visit: Visit, name: str, width: int) -> None:
+        self.told: list[str] = []
+        self._visit = visit
+        self._name = name
+        self._width = width
+
+    def __call__(self, state: str) -> None:
+        page, told = self._visit.page, self.told
+        loaded(page)
+        self._visit.keep(f"{state}-{self._name}")
+        told.extend(f"{state}: {finding}" for finding in axe_findings(page))
+        page.emulate_media(color_scheme="dark")
+        self._visit.keep(f"{state}-{self._name}-dark")
+        told.extend(f"{state}, dark: {finding}" for finding in axe_findings(page, "color-contrast"))
+        page.emulate_media(color_scheme="light")
+        if page.evaluate("document.documentElement.scrollWidth") > self._width:
+            told.append(f"{state}: wider than the screen")
+        if self._width < 500:
+            told.extend(f"{state}: small: {target}" for target in _small_targets(page, 28))
+        if page.locator("h1:visible").count() != 1:
+            told.append(f"{state}: not one h1")

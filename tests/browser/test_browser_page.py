@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from page_kit import Visit, axe_findings, needs_chromium
+from page_kit import StateChecker, Visit, loaded, needs_chromium
 from serve_kit import Server, put_photos, sample_photos, tag_photos
 
 from tagger.testing import photo_files
@@ -130,17 +130,6 @@ def _names(page: Page) -> list[str]:
     return page.locator("#grid .caption .name").all_inner_texts()
 
 
-def _loaded(page: Page) -> None:
-    """Wait until every picture that is on screen has been drawn."""
-    # Not wait_for_function: between tries it evaluates text, which the page's policy forbids.
-    page.evaluate(
-        """() => Promise.all([...document.images].filter((image) => {
-            const box = image.getBoundingClientRect();
-            return image.src && box.width && box.bottom > 0 && box.top < innerHeight;
-        }).map((image) => image.decode().catch(() => {})))"""
-    )
-
-
 def test_the_start_says_what_the_collection_is(visit: Opener, made: Any):
     from playwright.sync_api import expect
 
@@ -150,7 +139,7 @@ def test_the_start_says_what_the_collection_is(visit: Opener, made: Any):
     expect(page.locator(".stats")).to_contain_text(f"{len(made[2])}")
     expect(page.locator(".stats")).to_contain_text("efficientnet_lite0")
     expect(page.locator(".tile img")).to_have_count(12)
-    _loaded(page)
+    loaded(page)
     sources = page.eval_on_selector_all(".tile img", "images => images.map((image) => image.src)")
     assert len(set(sources)) == 12  # each tag its own picture
     assert sum("/v1/search" in url for url in one.requests) == 1
@@ -561,7 +550,7 @@ def test_hostile_names_are_only_names(visit: Opener, image_id: Callable[[str], s
             document.body.append(holder);
         }"""
     )
-    _loaded(page)
+    loaded(page)
     assert page.title() != "1"
     assert one.ended["https://evil.example/x.png"] == "csp"
     one.requests.remove("https://evil.example/x.png")  # told of before the policy ends it
@@ -681,23 +670,10 @@ def test_an_api_key_is_asked_for(visit: Opener, made: Any, tmp_path: Any):
         page.locator(".picture img[src^='blob:']").wait_for()
         page.locator(".eye").first.click()
         page.locator(".heat").wait_for()
-        _loaded(page)
+        loaded(page)
         assert page.evaluate("[...document.images].every((image) => !image.complete || image.naturalWidth)")
         assert KEY not in page.content()
         assert not [url for url in one.requests if KEY in url]
-
-
-def _small_targets(page: Page, least: float) -> list[str]:
-    """Return controls on show that are smaller than `least` pixels either way (WCAG 2.2, 2.5.8)."""
-    return page.evaluate(
-        """(least) => [...document.querySelectorAll('button, a[href], input, [role=option]')]
-            .filter((node) => node.checkVisibility() && !node.closest('[inert]'))
-            .map((node) => [node, node.getBoundingClientRect()])
-            .filter(([node, box]) => box.width > 1 && (box.width < least || box.height < least))
-            .filter(([node]) => !(node.type === 'checkbox'))
-            .map(([node]) => node.outerHTML.slice(0, 120))""",
-        least,
-    )
 
 
 @pytest.mark.parametrize("name", VIEWS)
@@ -707,22 +683,7 @@ def test_every_state_is_accessible_and_fits(visit: Opener, name: str, image_id: 
     width = VIEWS[name][0]
     one = visit(view=VIEWS[name], expected="404", bypass_csp=True)  # for axe, which the policy keeps out
     page = one.page
-    told: list[str] = []
-
-    def check(state: str) -> None:
-        _loaded(page)
-        one.keep(f"{state}-{name}")
-        told.extend(f"{state}: {finding}" for finding in axe_findings(page))
-        page.emulate_media(color_scheme="dark")
-        one.keep(f"{state}-{name}-dark")
-        told.extend(f"{state}, dark: {finding}" for finding in axe_findings(page, "color-contrast"))
-        page.emulate_media(color_scheme="light")
-        if page.evaluate("document.documentElement.scrollWidth") > width:
-            told.append(f"{state}: wider than the screen")
-        if width < 500:
-            told.extend(f"{state}: small: {target}" for target in _small_targets(page, 28))
-        if page.locator("h1:visible").count() != 1:
-            told.append(f"{state}: not one h1")
+    check = StateChecker(one, name, width)
 
     expect(page.locator(".tile img")).to_have_count(12)
     check("start")
@@ -760,4 +721,4 @@ def test_every_state_is_accessible_and_fits(visit: Opener, name: str, image_id: 
     page.evaluate("location.hash = '#tag=catt'")
     page.get_by_text("There is no tag or category").wait_for()
     check("error")
-    assert told == []
+    assert check.told == []

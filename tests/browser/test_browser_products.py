@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from page_kit import Visit, axe_findings, needs_chromium
+from page_kit import StateChecker, Visit, needs_chromium
 from serve_kit import HOSTILE, Server, enrich_shop, product_rows, put_photos, sample_photos, tag_photos
 
 if TYPE_CHECKING:
@@ -319,39 +319,14 @@ def test_with_a_key(visit: Opener, shop: Any, tmp_path: Path):
         assert not [url for url in one.requests if KEY in url]
 
 
-def _loaded(page: Page) -> None:
-    page.evaluate(
-        """() => Promise.all([...document.images].filter((image) => {
-            const box = image.getBoundingClientRect();
-            return image.src && box.width && box.bottom > 0 && box.top < innerHeight;
-        }).map((image) => image.decode().catch(() => {})))"""
-    )
-
-
 @pytest.mark.parametrize("name", VIEWS)
 def test_every_state_is_accessible_and_fits(visit: Opener, name: str):
     from playwright.sync_api import expect
-    from test_browser_page import _small_targets
 
     width = VIEWS[name][0]
     one = visit(view=VIEWS[name], bypass_csp=True)  # for axe, which the policy keeps out
     page = one.page
-    told: list[str] = []
-
-    def check(state: str) -> None:
-        _loaded(page)
-        one.keep(f"{state}-{name}")
-        told.extend(f"{state}: {finding}" for finding in axe_findings(page))
-        page.emulate_media(color_scheme="dark")
-        one.keep(f"{state}-{name}-dark")
-        told.extend(f"{state}, dark: {finding}" for finding in axe_findings(page, "color-contrast"))
-        page.emulate_media(color_scheme="light")
-        if page.evaluate("document.documentElement.scrollWidth") > width:
-            told.append(f"{state}: wider than the screen")
-        if width < 500:
-            told.extend(f"{state}: small: {target}" for target in _small_targets(page, 28))
-        if page.locator("h1:visible").count() != 1:
-            told.append(f"{state}: not one h1")
+    check = StateChecker(one, name, width)
 
     _cards(page, 24)
     check("products")
@@ -380,4 +355,4 @@ def test_every_state_is_accessible_and_fits(visit: Opener, name: str):
     page.evaluate("location.hash = '#products=1&q=zzz'")
     page.get_by_role("heading", name="No product fits all of this").wait_for()
     check("products-empty")
-    assert told == [], "\n".join(told)
+    assert check.told == [], "\n".join(check.told)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pyarrow as pa
 from index_kit import collection_of, rows_of, vectors_of
 
@@ -30,13 +29,3 @@ def shop(place, made):
     opened = tagger.open(collection.uri)
     opened.index()
     return opened
-
-
-def turned(vector, cosine, seed):
-    """A vector with this cosine to another."""
-    rng = np.random.default_rng(seed)
-    vector = np.asarray(vector, np.float64)
-    other = rng.normal(size=len(vector))
-    other -= other @ vector * vector
-    other /= np.linalg.norm(other)
-    return (cosine * vector + np.sqrt(1 - cosine**2) * other).astype(np.float32)

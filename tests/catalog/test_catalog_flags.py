@@ -2,7 +2,8 @@
 
 import pyarrow.parquet as pq
 import pytest
-from catalog_kit import SHOP, rows, shop, turned
+from catalog_kit import SHOP, rows, shop
+from index_kit import turned
 
 from tagger.catalog import FLAGS, EnrichOptions, FlagRules, enrich
 from tagger.catalog.describing import MOST_ALT, alt_text

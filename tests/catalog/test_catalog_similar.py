@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from catalog_kit import DIM, rows, shop, turned
+from catalog_kit import DIM, rows, shop
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from index_kit import vectors_of
+from index_kit import turned, vectors_of
 
 from tagger.catalog import EnrichOptions, Rules, enrich
 

@@ -27,6 +27,16 @@ def vectors_of(n, *, dim, seed, clusters=0):
     return vectors.astype(np.float16).astype(np.float32)
 
 
+def turned(vector, cosine, seed):
+    """A vector with this cosine to another."""
+    rng = np.random.default_rng(seed)
+    vector = np.asarray(vector, np.float64)
+    other = rng.normal(size=len(vector))
+    other -= other @ vector * vector
+    other /= np.linalg.norm(other)
+    return (cosine * vector + np.sqrt(1 - cosine**2) * other).astype(np.float32)
+
+
 def rows_of(image_ids, vectors, *, seed=0, failed=(), mark="x"):
     """Rows with these embeddings, and words, colours, sizes and hashes that the seed and the id decide."""
     image_ids = list(image_ids)

@@ -9,7 +9,7 @@ import pytest
 from driving import tagger as command
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from index_kit import collection_of, names, rows_of, vectors_of
+from index_kit import collection_of, names, rows_of, turned, vectors_of
 
 import tagger
 from tagger.collection import SCHEMA
@@ -35,16 +35,6 @@ def strangers(n, seed=1):
     for row in rows:
         row["width_px"] = row["height_px"] = 100
     return rows
-
-
-def turned(vector, cosine, seed):
-    """A vector with this cosine to another."""
-    rng = np.random.default_rng(seed)
-    vector = np.asarray(vector, np.float64)
-    other = rng.normal(size=len(vector))
-    other -= other @ vector * vector
-    other /= np.linalg.norm(other)
-    return (cosine * vector + np.sqrt(1 - cosine**2) * other).astype(np.float32)
 
 
 def flipped(phash, bits):

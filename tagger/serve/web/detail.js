@@ -1,7 +1,7 @@
 // The detail panel: one picture large, what is known of it, where the model saw a tag, and similar pictures.
 
 import { explain, image as askImage, pictureUrl, search } from "./api.js";
-import { $, bdi, button, count, el, icon, nameOf, percent, shown } from "./dom.js";
+import { $, bdi, button, count, dialogHead, el, icon, nameOf, percent, shown } from "./dom.js";
 import { idsShown, pictureLink } from "./grid.js";
 import { sentence, trouble } from "./messages.js";
 import { SIZES, showAddress, showBlob, thumbnail } from "./pictures.js";
@@ -58,23 +58,15 @@ function hide(before) {
     document.querySelector(`.frame > [data-image="${CSS.escape(before ?? "")}"]`)?.focus();
 }
 
-function header(id) {
-  const ids = idsShown();
-  const at = ids.indexOf(id);
-  const turn = (by, name, text) =>
-    button(
-      ".icon-button",
-      { "data-turn": by, "aria-label": text, title: text, disabled: at < 0 || !ids[at + by], onclick: () => step(by) },
-      icon(name),
-    );
-  return el(
-    "header",
-    el("h2", { id: "detail-name" }, bdi(nameOf(id))),
-    turn(-1, "left", "Picture before"),
-    turn(1, "right", "Next picture"),
-    button(".icon-button.close", { "aria-label": "Close", title: "Close", onclick: closeDetail }, icon("close")),
-  );
-}
+const header = (id) =>
+  dialogHead({
+    heading: el("h2", { id: "detail-name" }, bdi(nameOf(id))),
+    ids: idsShown(),
+    id,
+    turns: ["Picture before", "Next picture"],
+    step,
+    close: closeDetail,
+  });
 
 function step(by) {
   const ids = idsShown();

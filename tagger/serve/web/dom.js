@@ -80,6 +80,24 @@ export function bdi(text, kind = "") {
   return el(`bdi.name${kind}`, shown(text));
 }
 
+/** The head of a dialog about one of a list: its heading, the one before, the next, close. */
+export function dialogHead({ heading, ids, id, turns, step, close }) {
+  const at = ids.indexOf(id);
+  const turn = (by, name, text) =>
+    button(
+      ".icon-button",
+      { "data-turn": by, "aria-label": text, title: text, disabled: at < 0 || !ids[at + by], onclick: () => step(by) },
+      icon(name),
+    );
+  return el(
+    "header",
+    heading,
+    turn(-1, "left", turns[0]),
+    turn(1, "right", turns[1]),
+    button(".icon-button.close", { "aria-label": "Close", title: "Close", onclick: close }, icon("close")),
+  );
+}
+
 export const percent = (share) => `${Math.round(Math.max(0, share) * 100)}\u00a0%`;
 export const count = (n) => n.toLocaleString("en");
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;

@@ -3,7 +3,7 @@
 
 import { decide as send, product as ask } from "./api.js";
 import { colorBar } from "./detail.js";
-import { $, bdi, button, el, icon, nameOf, percent, plural, shown } from "./dom.js";
+import { $, bdi, button, dialogHead, el, icon, nameOf, percent, plural, shown } from "./dom.js";
 import { flagDetail, flagWord } from "./flags.js";
 import { sentence, trouble } from "./messages.js";
 import { SIZES, thumbnail } from "./pictures.js";
@@ -59,23 +59,15 @@ function hide(before) {
     document.querySelector(`[data-product="${CSS.escape(before ?? "")}"] a`)?.focus();
 }
 
-function header(id, title) {
-  const ids = productsShown();
-  const at = ids.indexOf(id);
-  const turn = (by, name, text) =>
-    button(
-      ".icon-button",
-      { "data-turn": by, "aria-label": text, title: text, disabled: at < 0 || !ids[at + by], onclick: () => step(by) },
-      icon(name),
-    );
-  return el(
-    "header",
-    el("h2", { id: "product-name" }, bdi(title)),
-    turn(-1, "left", "Product before"),
-    turn(1, "right", "Next product"),
-    button(".icon-button.close", { "aria-label": "Close", title: "Close", onclick: closeDetail }, icon("close")),
-  );
-}
+const header = (id, title) =>
+  dialogHead({
+    heading: el("h2", { id: "product-name" }, bdi(title)),
+    ids: productsShown(),
+    id,
+    turns: ["Product before", "Next product"],
+    step,
+    close: closeDetail,
+  });
 
 function step(by) {
   const ids = productsShown();
