@@ -62,6 +62,9 @@ def _also(
 @click.option("--fetch-tasks", type=int, help="Fetch and decode tasks at once.")
 @click.option("--model-actors", type=int, help="Actors that hold the CNN.")
 @click.option("--model-threads", type=int, help="Threads of each model actor.")
+@click.option(
+    "--gpus-per-actor", type=float, metavar="GPUS", help="Such as 0.5: two actors share one.  [default: 1]"
+)
 @click.option("--chunk-rows", type=int, help="Images in a chunk, at most 512.")
 @click.option("--cpus", type=int, help="CPUs to use of this machine.")
 @click.option("--max-image-bytes", type=int, help="Larger files become failed rows.  [default: 64 MiB]")

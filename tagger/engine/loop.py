@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
@@ -18,6 +18,7 @@ from tagger.engine.planner import Planner
 from tagger.engine.progress import Progress
 from tagger.engine.stream import NO_PROGRESS_S, ChunkStream, last_pulse, reported_error
 from tagger.engine.targets import Target
+from tagger.engine.timeline import WRITE, Span, Timeline
 from tagger.errors import RunError, TaggerError
 
 _TICK_S = 0.2
@@ -30,8 +31,11 @@ def write_refs(refs: list[Any], **settings: Any) -> Receipt:
     import pyarrow as pa
     import ray
 
+    started, node = time.time(), ray.get_runtime_context().get_node_id()
     try:
-        return write_group(ray.get(refs), **settings)
+        receipt = write_group(ray.get(refs), **settings)
+        span = Span(WRITE, node, started, time.time(), receipt.rows)
+        return replace(receipt, spans=(*receipt.spans, span))
     finally:
         pa.default_memory_pool().release_unused()  # each group may be written by another worker
 
@@ -51,6 +55,7 @@ class CommitLoop:
 
     def __post_init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.timeline = Timeline(time.time())
         self._out = 0
         self._writing: list[Any] = []
         self._moved = time.monotonic()
@@ -114,6 +119,7 @@ class CommitLoop:
                 raise _explained(error, self.run_id) from None
             self._moved = time.monotonic()
             self.seconds = merge_seconds(self.seconds, receipt.seconds)
+            self.timeline.add(receipt.spans)
             self._commit(self.ledger.accept(receipt))
         if not done:
             self._check_progress()

@@ -38,6 +38,7 @@ class TagOptions:
         fetch_tasks: Fetch tasks at once; None chooses by the cluster.
         model_actors: Actors that hold the CNN; None chooses by the cluster.
         model_threads: Threads of each; None chooses by the cluster.
+        gpus_per_actor: GPUs of each, such as 0.5 for two actors on one GPU; None takes one for each.
         chunk_rows: Images in a chunk, at most 512; None chooses by the cluster.
         cpus: CPUs of a cluster of our own; None takes those of the machine.
         max_image_bytes: Larger files are not read.
@@ -66,6 +67,7 @@ class TagOptions:
     fetch_tasks: int | None = None
     model_actors: int | None = None
     model_threads: int | None = None
+    gpus_per_actor: float | None = None
     chunk_rows: int | None = None
     cpus: int | None = None
     max_image_bytes: int = 64 << 20
@@ -100,6 +102,11 @@ class TagOptions:
             )
         if self.chunk_rows is not None and self.chunk_rows > MAX_CHUNK_ROWS:
             raise UsageError(f"--chunk-rows must be at most {MAX_CHUNK_ROWS}, got {self.chunk_rows}")
+        gpus = self.gpus_per_actor
+        if gpus is not None and not (0 < gpus <= 1 or (gpus > 1 and gpus == int(gpus))):
+            raise UsageError(
+                f"--gpus-per-actor must be a part of one GPU, such as 0.5, or a whole number, got {gpus:g}"
+            )
         if not 0 < self.decode_timeout_s < math.inf:
             raise UsageError(f"--decode-timeout-s must be more than 0, got {self.decode_timeout_s}")
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from tagger.collection import Part, part_name, write_part
 from tagger.collection.schema import SCHEMA
 from tagger.engine.blocks import bytes_of, chunk_number, merge_seconds, table_of
+from tagger.engine.timeline import Span, load_spans
 from tagger.errors import SETTLED_CODES
 from tagger.storage import StorageOptions, open_store
 
@@ -32,6 +33,7 @@ class Receipt:
             again: storage, not the image.
         known_failures: Of these, rows that failed for the same reason in an earlier run: no news.
         seconds: Time spent by stage, added up over the chunks.
+        spans: When and where each chunk was at which stage.
     """
 
     parts: tuple[Part, ...]
@@ -43,6 +45,7 @@ class Receipt:
     read_failures: int = 0
     known_failures: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    spans: tuple[Span, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -83,6 +86,12 @@ def write_group(
         read_failures=unread.num_rows,
         known_failures=_count(pc.equal(unread.column("error"), unread.column("old_error"))),
         seconds=merge_seconds(seconds, {"write": time.perf_counter() - started}),
+        spans=tuple(
+            span._replace(images=rows)
+            for block, rows in zip(blocks, sizes, strict=True)
+            if "spans" in block.column_names
+            for span in load_spans(bytes_of(block, "spans"))
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from tagger.collection import RunRecord, Writer, new_run_id
 from tagger.engine.ledger import Groups, Ledger
+from tagger.engine.machines import Machines, beside_most_of, name_machines, see_machines
 from tagger.engine.options import Run, TagOptions
 from tagger.engine.plan import plan_chunks
 from tagger.engine.planner import Planner
@@ -87,6 +88,7 @@ class _TagRun:
         self._collection_uri = os.fspath(collection)
         self._run = Run(run_id=new_run_id())
         self._seconds: dict[str, float] = {}
+        self._timeline: dict[str, Any] = {}
 
     def run(self) -> Run:
         options = self._options
@@ -194,18 +196,24 @@ class _TagRun:
             from tagger.engine.loop import CommitLoop, write_refs
             from tagger.engine.stream import ChunkStream, StreamSettings
 
-            gpus = 0 if options.backend == "openvino" else int(cluster.get("GPU", 0))
+            machines = see_machines()
+            if not any(one.cpus for one in machines):
+                raise RunError(
+                    "the Ray cluster has no machine with CPUs for work and will start none: "
+                    "add worker nodes, or an autoscaler with a group that may grow"
+                )
             layout = choose_layout(
-                max(1, int(cluster.get("CPU", 1))),
-                gpus,
-                node_cpus=[int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]],
+                machines,
+                on_gpus=options.backend != "openvino" or options.gpus_per_actor is not None,
+                gpus_per_actor=options.gpus_per_actor,
                 fetch_tasks=options.fetch_tasks,
                 model_actors=options.model_actors,
                 model_threads=options.model_threads,
                 chunk_rows=options.chunk_rows,
             )
             prepared = [
-                target.prepare_for(gpus=gpus, options=options, settings=self._settings) for target in targets
+                target.prepare_for(gpu=layout.model_gpus > 0, options=options, settings=self._settings)
+                for target in targets
             ]
             settings = StreamSettings(
                 run_uri=f"{targets[0].collection.uri}/runs/{self._run.run_id}",
@@ -237,7 +245,8 @@ class _TagRun:
                 ledger=ledger,
                 progress=progress,
                 groups=Groups(chunk_rows=layout.chunk_rows, started=self._started),
-                write=lambda refs: write.remote(
+                # On a cluster of our own there is but one place.
+                write=lambda refs: write.options(**(beside_most_of(refs) if address else {})).remote(
                     refs,
                     collections=tuple(target.collection.uri for target in targets),
                     options=self._results,
@@ -259,6 +268,9 @@ class _TagRun:
                     )
             finally:
                 self._seconds = loop.seconds
+                self._timeline = loop.timeline.to_record()
+                with contextlib.suppress(Exception):  # the cluster may be what has failed
+                    self._timeline["machines"] = name_machines()
 
     def _prune(self, source: Source, planner: Planner, writers: list[Writer]) -> None:
         """Remove the rows whose image is gone, after a complete listing."""
@@ -289,7 +301,7 @@ class _TagRun:
         if run.planned and run.failed / run.planned > self._options.max_failed:
             run.exit_code = 3
         with contextlib.suppress(TaggerError) if state != "done" else contextlib.nullcontext():
-            record.finish(state, run.to_record())
+            record.finish(state, {**run.to_record(), "timeline": self._timeline})
 
     def _describe(self, targets: list[Target]) -> dict[str, Any]:
         options = self._options
@@ -309,7 +321,7 @@ class _TagRun:
 def _default_chunk_rows(options: TagOptions, settings: Settings) -> int:
     if options.address or settings.ray_address:
         return MAX_CHUNK_ROWS
-    return choose_layout(options.cpus or settings.cpus, 0).chunk_rows
+    return choose_layout([Machines(options.cpus or settings.cpus, gpus=0, now=1, most=1)]).chunk_rows
 
 
 def _ramp(rows: int) -> tuple[int, ...]:

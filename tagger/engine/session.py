@@ -117,6 +117,8 @@ def _environment(address: str | None) -> Iterator[None]:
     wanted = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that comes late must not start another cluster
+        # Ray's C++ core writes to stderr past logging; only what kills a process is worth a line.
+        "RAY_BACKEND_LOG_LEVEL": os.environ.get("RAY_BACKEND_LOG_LEVEL", "fatal"),
     }
     if address is None:
         if not _own_token:
@@ -128,8 +130,6 @@ def _environment(address: str | None) -> Iterator[None]:
             "RAY_AUTH_TOKEN": _own_token[0],
             # Despite its name this is what keeps every port of a local cluster on 127.0.0.1, on Linux too.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            # Ray's C++ core writes to stderr past logging; only what kills a process is worth a line.
-            "RAY_BACKEND_LOG_LEVEL": os.environ.get("RAY_BACKEND_LOG_LEVEL", "fatal"),
         }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

@@ -27,11 +27,13 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.experimental import internal_kv
 
 from tagger import errors
-from tagger.engine.blocks import chunk_number, pack
+from tagger.engine.blocks import bytes_of, chunk_number, pack
 from tagger.engine.fetch import Fetcher, FetchSettings
+from tagger.engine.machines import OffGpus
 from tagger.engine.planstore import PlanReader
 from tagger.engine.resources import Layout
 from tagger.engine.tagging import Tagger, TagSettings
+from tagger.engine.timeline import DECODE, MODEL, Span, dump_spans, load_spans
 from tagger.errors import RunError, TaggerError
 from tagger.storage import StorageOptions, open_store
 
@@ -40,7 +42,9 @@ NO_PROGRESS_S = 300
 
 _PULSE_S = 5.0
 
-_ACTORS_PER_CHUNK = 2  # a chunk that ends this many model actors ends the run
+_ACTORS_PER_CHUNK = 4
+"""A chunk that ends this many model actors, on machines that live on, ends the run. Two would do for a chunk
+that is to blame; but whoever kills workers for reasons of his own may well hit one chunk twice."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ def _wire(
         zero_copy_batch=True,
         num_cpus=layout.fetch_cpus,
         compute=ray.data.TaskPoolStrategy(size=layout.fetch_tasks),
+        ray_remote_args_fn=OffGpus() if layout.apart else None,
     )
     return dataset.map_batches(
         _ModelActor,
@@ -128,7 +133,7 @@ def _wire(
             "settings": settings,
             "payload_refs": payload_refs,
         },
-        batch_size=None,
+        batch_size=1 if layout.model_gpus else None,  # blocks have one row; with GPUs Ray Data wants a number
         batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=layout.model_cpus,
@@ -136,7 +141,7 @@ def _wire(
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
             max_size=layout.model_actors,
-            initial_size=layout.model_actors,
+            initial_size=layout.first_actors,
             max_tasks_in_flight_per_actor=2,
         ),
     )
@@ -259,7 +264,14 @@ def _fetch(block: pa.Table, *, settings: FetchSettings, run_id: str) -> pa.Table
         _FETCHERS.clear()
         fetcher = _FETCHERS[run_id, settings] = Fetcher(settings, on_image=_Pulse(run_id))
     with _reported(run_id):
-        return fetcher(block)
+        started = time.time()
+        return _with_span(fetcher(block), DECODE, started, before=[])
+
+
+def _with_span(block: pa.Table, stage: str, started: float, *, before: list[Span]) -> pa.Table:
+    """Return a block with word of where and when it was worked at."""
+    span = Span(stage, ray.get_runtime_context().get_node_id(), started, time.time(), images=0)
+    return block.append_column("spans", pa.array([dump_spans([*before, span])], pa.large_binary()))
 
 
 class _ModelActor:
@@ -285,13 +297,19 @@ class _ModelActor:
         key = f"tagger:{self._run_id}:{number}".encode()
         # Ray's own key-value store outlives the actor; a chunk that was begun and never ended is
         # one that ended its actor. Retries by Ray need no other bound.
-        begun = int(internal_kv._internal_kv_get(key) or 0)  # noqa: SLF001
-        if begun >= _ACTORS_PER_CHUNK:
+        begun = json.loads(internal_kv._internal_kv_get(key) or "[]")  # noqa: SLF001
+        if len(begun) >= _ACTORS_PER_CHUNK:
+            # A machine that is gone took its actors along, whatever they were doing.
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            begun = [node for node in begun if node in alive]
+        if len(begun) >= _ACTORS_PER_CHUNK:
             raise RunError(
-                f"chunk {number} of run {self._run_id} ended {begun} model actors, one after the other; "
+                f"chunk {number} of run {self._run_id} ended {len(begun)} model actors, one after the other; "
                 f"its images are listed in runs/{self._run_id}/plan"
             )
-        internal_kv._internal_kv_put(key, str(begun + 1).encode(), overwrite=True)  # noqa: SLF001
+        here = ray.get_runtime_context().get_node_id()
+        internal_kv._internal_kv_put(key, json.dumps([*begun, here]).encode(), overwrite=True)  # noqa: SLF001
+        started = time.time()
         tagged = self._tag(block)
         internal_kv._internal_kv_del(key)  # noqa: SLF001
-        return tagged
+        return _with_span(tagged, MODEL, started, before=load_spans(bytes_of(block, "spans")))

@@ -68,11 +68,11 @@ class Target:
         self.require_settings(options)
         self.taxonomy = self.collection.taxonomy()
 
-    def prepare_for(self, *, gpus: int, options: TagOptions, settings: Settings) -> PreparedModel:
+    def prepare_for(self, *, gpu: bool, options: TagOptions, settings: Settings) -> PreparedModel:
         """Return the model as the cluster will run it: what counts are its GPUs, not those of the driver."""
-        backend = _backend(options.backend) or ("torch" if gpus else default_backend(gpu=False))
+        backend = _backend(options.backend) or ("torch" if gpu else default_backend(gpu=False))
         precision = _precision(options.precision) or default_precision(
-            backend, cache_dir=settings.cache_dir, gpu=gpus > 0
+            backend, cache_dir=settings.cache_dir, gpu=gpu and backend != "openvino"
         )
         if (self.prepared.backend, self.prepared.precision) != (backend, precision):
             self.prepared = prepare(self.spec, backend, cache_dir=settings.cache_dir, precision=precision)

@@ -3,6 +3,7 @@ import pyarrow as pa
 import pytest
 
 from tagger.engine.blocks import array_of, bytes_of, chunk_number, pack, table_of
+from tagger.engine.machines import Machines
 from tagger.engine.resources import choose_layout
 from tagger.errors import UsageError
 
@@ -36,7 +37,7 @@ def test_two_chunks_in_one_block_are_a_bug():
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 8, 16, 63, 64, 96])
 @pytest.mark.parametrize("gpus", [0, 1, 2, 8])
 def test_the_stages_never_ask_for_more_than_there_is(cpus, gpus):
-    layout = choose_layout(cpus, gpus)
+    layout = choose_layout([Machines(cpus, gpus, now=1, most=1)])
     assert layout.cpus <= cpus + 1e-9
     assert layout.fetch_tasks >= 1
     assert layout.fetch_cpus > 0
@@ -47,13 +48,13 @@ def test_the_stages_never_ask_for_more_than_there_is(cpus, gpus):
 
 @pytest.mark.parametrize("fetch_tasks", [1, 5, 40])
 def test_overrides_keep_within_the_cluster(fetch_tasks):
-    layout = choose_layout(4, 0, fetch_tasks=fetch_tasks, model_actors=2)
+    layout = choose_layout([Machines(4, 0, now=1, most=1)], fetch_tasks=fetch_tasks, model_actors=2)
     assert (layout.fetch_tasks, layout.model_actors) == (fetch_tasks, 2)
     assert layout.cpus <= 4
 
 
 def test_nonsense_overrides_are_refused():
     with pytest.raises(UsageError, match="--chunk-rows must be at most 512, got 513"):
-        choose_layout(2, 0, chunk_rows=513)
+        choose_layout([Machines(2, 0, now=1, most=1)], chunk_rows=513)
     with pytest.raises(UsageError, match="--fetch-tasks must be at least 1, got 0"):
-        choose_layout(2, 0, fetch_tasks=0)
+        choose_layout([Machines(2, 0, now=1, most=1)], fetch_tasks=0)
