@@ -27,6 +27,7 @@ class Settings:
         cpus: CPUs this process may use: its affinity and, in a container, its quota; at least 1. TAGGER_CPUS
             overrides what was found.
         ray_address: Address of a Ray cluster, from RAY_ADDRESS; None starts one on this machine.
+        machines: What that cluster may grow to, from TAGGER_MACHINES, such as `8x16cpu,4x4cpu+1gpu`.
         ray_token_is_set: Whether Ray's token authentication is on and has a token, as it must be for a
             cluster beyond this machine.
         object_store_bytes: Size of a local cluster's object store, from TAGGER_OBJECT_STORE_BYTES; None
@@ -44,6 +45,7 @@ class Settings:
     cache_dir: Path
     cpus: int = 1
     ray_address: str | None = None
+    machines: str | None = None
     ray_token_is_set: bool = False
     object_store_bytes: int | None = None
     patience_s: float = 60.0
@@ -70,6 +72,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         cache_dir=Path(cache).expanduser().absolute(),
         cpus=_whole(environ, "TAGGER_CPUS", at_least=1) or usable_cpus(),
         ray_address=None if environ.get("RAY_ADDRESS") in ("", "local") else environ.get("RAY_ADDRESS"),
+        machines=environ.get("TAGGER_MACHINES") or None,
         ray_token_is_set=_ray_token_is_set(environ),
         object_store_bytes=_whole(
             environ, "TAGGER_OBJECT_STORE_BYTES", at_least=80_000_000

@@ -50,6 +50,11 @@ def _also(
 @click.option("--price", type=float, metavar="USD_PER_HOUR", help="With --dry-run: price of the machines.")
 @click.option("--address", help="Ray cluster to run on.  [default: one on this machine]")
 @click.option(
+    "--machines",
+    metavar="GROUPS",
+    help="What the cluster may grow to, such as 8x16cpu,4x4cpu+1gpu.  [default: TAGGER_MACHINES]",
+)
+@click.option(
     "--backend",
     type=click.Choice(["openvino", "torch"]),
     help="What runs the CNN.  [default: torch on GPUs, openvino on CPUs]",

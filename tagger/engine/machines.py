@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from tagger.errors import RunError, UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_HEAD: Final = "node:__internal_head__"
-
+_GROUP: Final = re.compile(r"(\d+)x(\d+)cpus?(?:\+(\d+)gpus?)?", re.IGNORECASE)
 _LOCATE_MS: Final = 2000
 _LOOK_S: Final = 2.0
-
-UNBOUNDED: Final = 64
-"""Machines of a group that may grow without a bound: a pool needs one, and only what is used is started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,46 +36,72 @@ class Machines:
     most: int
 
 
-def see_machines() -> list[Machines]:
-    """Return the machines of the connected cluster that can do work, and those that it may start."""
-    import ray
-    from ray._private.state import state
+def see_machines(may_grow_to: str | None) -> list[Machines]:
+    """Return the machines of the connected cluster that can do work, and those that it may start.
 
-    config: Any = state.get_cluster_config()
-    groups = [] if config is None else config.node_group_configs
-    return machines_of(ray.nodes(), [(dict(group.resources), group.max_count) for group in groups])
-
-
-def machines_of(
-    nodes: Iterable[Mapping[str, Any]], groups: Iterable[tuple[Mapping[str, float], int]]
-) -> list[Machines]:
-    """Put nodes and the groups of an autoscaler together by shape; a head without CPUs works for nobody.
+    Ray tells nobody what its autoscaler may start, so the operator does.
 
     Args:
-        nodes: As `ray.nodes()` gives them.
-        groups: Resources of a node and the most nodes of each group; -1 is without a bound.
+        may_grow_to: As for `parse_groups`; None for a cluster that stays as it is.
+
+    Raises:
+        UsageError: `may_grow_to` cannot be read.
+        RunError: There are no machines.
+    """
+    import ray
+
+    found = machines_of(ray.nodes(), parse_groups(may_grow_to or ""))
+    if not any(one.cpus for one in found):
+        raise RunError(
+            "the Ray cluster has no machine with CPUs for work: add worker nodes, or tell with --machines "
+            "(or TAGGER_MACHINES) what its autoscaler may start, such as 8x16cpu,4x4cpu+1gpu"
+        )
+    return found
+
+
+def parse_groups(text: str) -> list[Machines]:
+    """Read which machines a cluster may grow to: how many, of how many CPUs and GPUs.
+
+    Args:
+        text: Such as `8x16cpu,4x4cpu+1gpu`; may be empty.
+
+    Raises:
+        UsageError: It cannot be read.
+
+    >>> parse_groups("8x16cpu, 4x4cpu+1gpu")
+    [Machines(cpus=16, gpus=0, now=0, most=8), Machines(cpus=4, gpus=1, now=0, most=4)]
+    """
+    groups = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = _GROUP.fullmatch(part)
+        if match is None:
+            raise UsageError(
+                f"--machines must be like 8x16cpu,4x4cpu+1gpu (how many machines of how many CPUs and GPUs), "
+                f"got {part!r}"
+            )
+        count, cpus, gpus = (int(number or 0) for number in match.groups())
+        groups.append(Machines(cpus, gpus, now=0, most=count))
+    return groups
+
+
+def machines_of(nodes: Iterable[Mapping[str, Any]], groups: Iterable[Machines]) -> list[Machines]:
+    """Put the nodes that are there and the groups that may grow together by shape.
+
+    Args:
+        nodes: As `ray.nodes()` gives them; a head without CPUs works for nobody.
+        groups: As `parse_groups` gives them.
 
     >>> node = {"Alive": True, "Resources": {"CPU": 4.0}}
-    >>> machines_of([node, node], [({"CPU": 4}, 8), ({"CPU": 4, "GPU": 1}, 2)])
+    >>> machines_of([node, node], parse_groups("8x4cpu,2x4cpu+1gpu"))
     [Machines(cpus=4, gpus=0, now=2, most=8), Machines(cpus=4, gpus=1, now=0, most=2)]
     """
-    now: Counter[tuple[int, int]] = Counter()
-    heads: Counter[tuple[int, int]] = Counter()
-    for node in nodes:
-        if node["Alive"]:
-            shape = _shape(node["Resources"])
-            now[shape] += 1
-            heads[shape] += _HEAD in node["Resources"]
+    now = Counter(_shape(node["Resources"]) for node in nodes if node["Alive"])
     most: Counter[tuple[int, int]] = Counter()
-    for resources, count in groups:
-        shape = _shape(resources)
-        # A group of one machine like the head is the head: it is there, and no second one comes.
-        if not (count == 1 and heads[shape]):
-            most[shape] += UNBOUNDED if count < 0 else count
-    shapes = sorted({*now, *most})
+    for group in groups:
+        most[group.cpus, group.gpus] += group.most
     return [
         Machines(*shape, now=now[shape], most=max(now[shape], most[shape]))
-        for shape in shapes
+        for shape in sorted({*now, *most})
         if shape != (0, 0) and max(now[shape], most[shape])
     ]
 

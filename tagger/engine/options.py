@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tagger.engine.machines import parse_groups
 from tagger.engine.resources import MAX_CHUNK_ROWS
 from tagger.errors import UsageError
 from tagger.models import DEFAULT_MODEL
@@ -33,6 +34,8 @@ class TagOptions:
         anonymous: Read a public bucket without credentials.
         requester_pays: Agree to pay for reads of a requester-pays bucket.
         address: Ray cluster to run on; None starts one on this machine.
+        machines: What the cluster may grow to, such as `8x16cpu,4x4cpu+1gpu`: 8 machines of 16 CPUs and 4 of 4
+            CPUs and a GPU. None takes TAGGER_MACHINES, and without it the machines that are there.
         backend: `openvino` or `torch`; None takes torch where the cluster has GPUs.
         precision: Arithmetic of the CNN, as the backend names it; None takes the fastest faithful one.
         fetch_tasks: Fetch tasks at once; None chooses by the cluster.
@@ -62,6 +65,7 @@ class TagOptions:
     anonymous: bool = False
     requester_pays: bool = False
     address: str | None = None
+    machines: str | None = None
     backend: str | None = None
     precision: str | None = None
     fetch_tasks: int | None = None
@@ -102,6 +106,7 @@ class TagOptions:
             )
         if self.chunk_rows is not None and self.chunk_rows > MAX_CHUNK_ROWS:
             raise UsageError(f"--chunk-rows must be at most {MAX_CHUNK_ROWS}, got {self.chunk_rows}")
+        parse_groups(self.machines or "")
         gpus = self.gpus_per_actor
         if gpus is not None and not (0 < gpus <= 1 or (gpus > 1 and gpus == int(gpus))):
             raise UsageError(

@@ -196,14 +196,8 @@ class _TagRun:
             from tagger.engine.loop import CommitLoop, write_refs
             from tagger.engine.stream import ChunkStream, StreamSettings
 
-            machines = see_machines()
-            if not any(one.cpus for one in machines):
-                raise RunError(
-                    "the Ray cluster has no machine with CPUs for work and will start none: "
-                    "add worker nodes, or an autoscaler with a group that may grow"
-                )
             layout = choose_layout(
-                machines,
+                see_machines(options.machines or self._settings.machines if address else None),
                 on_gpus=options.backend != "openvino" or options.gpus_per_actor is not None,
                 gpus_per_actor=options.gpus_per_actor,
                 fetch_tasks=options.fetch_tasks,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -71,7 +74,7 @@ class Machines:
         self.folder = tempfile.mkdtemp(prefix="rc-")
         (Path(self.folder) / "ray").mkdir()
         self._token = secrets.token_hex(16)
-        self._env = {**env, **self.token_env(), "RAY_raylet_heartbeat_period_milliseconds": "1000"}
+        self._env = {**env, **self.token_env()}
         # A machine that is gone is noticed after five looks, one a second.
         self._env |= {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000"}
         self._env |= {"RAY_health_check_initial_delay_ms": "2000", "RAY_health_check_failure_threshold": "3"}
@@ -85,12 +88,7 @@ class Machines:
 
     def token_env(self) -> dict[str, str]:
         """Return what a client must have in its environment."""
-        return {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": self._token,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        }
+        return _token_env(self._token)
 
     def __enter__(self) -> Self:
         self._log = (Path(self.folder) / "server.log").open("w+b")
@@ -108,18 +106,8 @@ class Machines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._server.wait(10)
-        for _round in range(50):
-            for pid in [*processes_of(self.folder), self._server.pid]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, SIGKILL)
-            if not processes_of(self.folder):
-                break
-        self._server.wait()
+        end_all(self.folder, self._server)
         self._log.close()
-        subprocess.run(["rm", "-rf", self.folder], check=False)
 
     def add(self, cpus: int, gpus: int = 0, **node: Any) -> Machine:
         """Start a machine and wait until the cluster has it."""
@@ -134,8 +122,6 @@ class Machines:
 
     def processes(self, pattern: str) -> dict[int, str]:
         """Return the command lines of its living processes that match, by pid."""
-        import re
-
         found = processes_of(self.folder)
         return {pid: command for pid, command in found.items() if re.search(pattern, command)}
 
@@ -156,3 +142,133 @@ class Machines:
     def _said(self) -> str:
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
+
+
+class Growing:
+    """A cluster that starts machines when they are needed and ends them when not; a context manager.
+
+    Ray's own autoscaler, with its provider for tests, which starts raylets on this machine.
+
+    Args:
+        groups: CPUs, GPUs and the most machines of each group, by name.
+        idle_s: How long a machine may have nothing to do.
+
+    Attributes:
+        address: For `--address`.
+    """
+
+    def __init__(self, groups: Mapping[str, tuple[int, int, int]], *, idle_s: float) -> None:
+        self.folder = tempfile.mkdtemp(prefix="rg-")
+        (Path(self.folder) / "ray").mkdir()
+        self._token = secrets.token_hex(16)
+        types: dict[str, Any] = {_HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}}
+        for name, (cpus, gpus, most) in groups.items():
+            resources = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+            resources["object_store_memory"] = OBJECT_STORE_BYTES
+            limits = {"min_workers": 0, "max_workers": most}
+            types[name] = {"resources": resources, "node_config": {}, **limits}
+        config = {
+            "cluster_name": "growing",
+            "max_workers": sum(most for _, _, most in groups.values()),
+            "idle_timeout_minutes": idle_s / 60,
+            "upscaling_speed": 100.0,
+            "head_node_type": _HEAD_TYPE,
+            "available_node_types": types,
+            "provider": {
+                # Not by its short name: for that Ray reads a file that its wheel lacks.
+                "type": "external",
+                "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+                "head_node_id": _FAKE_HEAD,
+                "launch_multiple": True,
+                "use_node_id_as_ip": True,
+                "disable_node_updaters": True,
+                "disable_launch_config_check": True,
+            },
+            **{name: [] for name in _LISTS},
+            **{name: {} for name in ("auth", "docker", "file_mounts")},
+            "file_mounts_sync_continuously": False,
+        }
+        self._config = Path(self.folder) / "config.json"
+        self._config.write_text(json.dumps(config))
+
+    def token_env(self) -> dict[str, str]:
+        """Return what a client must have in its environment."""
+        return _token_env(self._token)
+
+    def __enter__(self) -> Self:
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
+        self._log = (Path(self.folder) / "head.log").open("w+b")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+        command += ["--port", str(port), "--node-ip-address", "127.0.0.1", "--num-cpus", "0"]
+        command += ["--include-dashboard", "false", "--object-store-memory", str(OBJECT_STORE_BYTES)]
+        command += ["--autoscaling-config", str(self._config)]
+        self._head = subprocess.Popen(
+            command,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env={
+                **os.environ,
+                **self.token_env(),
+                "TMPDIR": self.folder,
+                "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+                "RAY_FAKE_CLUSTER": "1",
+                "RAY_enable_autoscaler_v2": "1",
+                "RAY_CLOUD_INSTANCE_ID": _FAKE_HEAD,
+                "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _FAKE_HEAD,
+            },
+        )
+        wait_for("the head's raylet", lambda: self.machines() == 1, timeout=120)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end_all(self.folder, self._head)
+        self._log.close()
+
+    def machines(self) -> int:
+        """Return how many raylets are alive, the head's included."""
+        assert self._head.poll() is None, Path(self._log.name).read_text(errors="replace")
+        return sum("/raylet/raylet" in command for command in processes_of(self.folder).values())
+
+
+_FAKE_HEAD = "f" * 51 + "00000"  # as the provider names it
+_HEAD_TYPE = "ray.head.default"  # likewise
+_LISTS = (
+    *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
+    *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files"),
+    *("rsync_exclude", "rsync_filter"),
+)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def end_all(folder: str, first: subprocess.Popen[Any]) -> None:
+    """End a process and all that carry the mark of its folder, then remove the folder."""
+    first.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        first.wait(10)
+
+    def gone() -> bool:
+        for pid in [*processes_of(folder), *([] if first.poll() is not None else [first.pid])]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, SIGKILL)
+        return not processes_of(folder)
+
+    wait_for("the end of a cluster", gone, timeout=30)
+    first.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _token_env(token: str) -> dict[str, str]:
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
