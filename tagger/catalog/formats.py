@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tagger.catalog.google import GoogleOutput, check_google
-from tagger.catalog.shopify import check_shopify, open_shopify
+from tagger.catalog.shopify import check_shopify, is_further, open_shopify
 from tagger.catalog.writing import CsvOutput, JsonLinesOutput, ParquetOutput
 from tagger.errors import UsageError
 
@@ -33,11 +33,13 @@ class Format:
         open: Makes the writer, of the file, the catalog, its columns and ours.
         check: Raises for a catalog that cannot be written so.
         with_names: Whether the writer needs `ROW_PICTURES` and `PRODUCT_PICTURES`.
+        is_further: Tells whether the second path can be a further file of the first.
     """
 
     open: Callable[[Path, CatalogTable, Roles, pa.Schema], Output]
     check: Callable[[CatalogTable, Roles], None] = _accept
     with_names: bool = False
+    is_further: Callable[[Path, Path], bool] = lambda _, __: False
 
 
 FORMATS: Final = {
@@ -45,7 +47,7 @@ FORMATS: Final = {
     "csv": Format(lambda path, table, _, ours: CsvOutput(path, table, ours)),
     "jsonl": Format(lambda path, table, _, ours: JsonLinesOutput(path, table, ours)),
     "google-merchant": Format(lambda out, _, roles, __: GoogleOutput(out, roles), check_google),
-    "shopify": Format(open_shopify, check_shopify, with_names=True),
+    "shopify": Format(open_shopify, check_shopify, with_names=True, is_further=is_further),
 }
 _TSV: Final = Format(lambda path, table, _, ours: CsvOutput(path, table, ours, delimiter="\t"))
 

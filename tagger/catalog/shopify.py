@@ -72,6 +72,15 @@ def open_shopify(out: Path, table: CatalogTable, roles: Roles, ours: pa.Schema) 
     return ExportOutput(out, table) if is_export(table) else ProductsOutput(out, roles)
 
 
+def is_further(out: Path, path: Path) -> bool:
+    """Tell whether a path has a name that a further file of `out` may get."""
+    name = rf"{re.escape(out.stem)}-\d+{re.escape(out.suffix)}"
+    places = (path, path.resolve())
+    return any(
+        one.parent.resolve() == out.parent.resolve() and re.fullmatch(name, one.name) for one in places
+    )
+
+
 class _ShopifyOutput(Output):
     """CSV in UTF-8 in files that are small enough, with all rows of a product in one."""
 
@@ -91,17 +100,34 @@ class _ShopifyOutput(Output):
         data = text.getvalue().encode()
         if new_product and self._bytes + len(data) > MOST_BYTES and self._bytes > self._empty:
             self._file.close()
-            first = self._pending[0].path
-            further = self._named(len(self._pending) + 1)
-            for read in self.inputs:
-                if further.exists() and further.samefile(read):
-                    raise UsageError(
-                        f"{first} needs a further file {further}, which is read: name another --out"
-                    )
-            self._pending.append(PendingFile(further))
+            self._pending.append(self._further())
             self._open()
         self._file.write(data)
         self._bytes += len(data)
+
+    def _further(self) -> PendingFile:
+        """Return the next file; one that is there is replaced only if it is one of an earlier run.
+
+        Raises:
+            UsageError: It is anything else.
+        """
+        first, further = self._pending[0].path, self._named(len(self._pending) + 1)
+        target, why = further.resolve(), None
+        if any(target == one.resolve() for one in self.kept):
+            why = "which is read or written, too: name another --out"
+        elif further.is_file() and not (self._is_ours(first) and self._is_ours(further)):
+            why = "which is there and is not of an earlier run: move it away, or name another --out"
+        if why is not None:
+            raise UsageError(f"{first} needs a further file {further}, {why}")
+        return PendingFile(further)
+
+    def _is_ours(self, path: Path) -> bool:
+        """Tell whether a file begins as this one does."""
+        line = _line(self._header)
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(line)) == line
 
     def _named(self, number: int) -> Path:
         first = self._pending[0].path
@@ -116,9 +142,7 @@ class _ShopifyOutput(Output):
 
     def _open(self) -> None:
         self._file = self._pending[-1].part.open("wb")
-        text = io.StringIO(newline="")
-        csv_writer(text).writerow(self._header)
-        self._bytes = self._empty = self._file.write(text.getvalue().encode())
+        self._bytes = self._empty = self._file.write(_line(self._header))
 
 
 class ExportOutput(_ShopifyOutput):
@@ -242,6 +266,12 @@ def _column(table: CatalogTable, names: tuple[str, ...]) -> int | None:
 
 def _texts(column: pa.Array) -> list[str]:
     return [value if isinstance(value, str) else cell_text(value) for value in column.to_pylist()]
+
+
+def _line(cells: tuple[str, ...]) -> bytes:
+    text = io.StringIO(newline="")
+    csv_writer(text).writerow(cells)
+    return text.getvalue().encode()
 
 
 def _set(row: list[Any], column: int | None, text: str) -> None:

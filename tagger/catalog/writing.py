@@ -70,7 +70,7 @@ class Output(ABC):
         out: The file.
 
     Attributes:
-        inputs: Files that are read, and are not to be replaced by a further file.
+        kept: Files that are read or written besides, and are not to be replaced by a further file.
         left_out: Products that cannot be in such a file, by the reason.
         remarks: What else the person should know, by how many products it is about.
 
@@ -80,7 +80,7 @@ class Output(ABC):
 
     def __init__(self, out: Path) -> None:
         self._pending = [PendingFile(out)]
-        self.inputs: tuple[Path, ...] = ()
+        self.kept: tuple[Path, ...] = ()
         self.left_out: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
 

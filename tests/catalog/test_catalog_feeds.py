@@ -246,7 +246,7 @@ def test_a_further_file_replaces_nothing_that_is_read(opened, tmp_path):
         out.writerow(["Handle", "Title", "Body (HTML)", "Image Src"])
         out.writerows([f"p{n}", f"Product {n}", body, "https://cdn.example/0.jpg"] for n in range(400))
     before = (tmp_path / "out-2.csv").read_bytes()
-    with pytest.raises(UsageError, match="which is read: name another"):
+    with pytest.raises(UsageError, match="which is read or written, too: name another"):
         enrich(opened, tmp_path / "out-2.csv", tmp_path / "out.csv", format="shopify")
     assert (tmp_path / "out-2.csv").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out-2.csv"]
