@@ -178,7 +178,7 @@ def enrich(
         columns=roles.describe(table.header),
         read_as=table.describe(),
         left_out=dict(output.left_out),
-        remarks={**output.remarks, **assembler.remarks},
+        remarks={**table.remarks, **output.remarks, **assembler.remarks},
         out=output.files[0],
         files=output.files,
         unmatched_out=None if unmatched is None else str(unmatched),

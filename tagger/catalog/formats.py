@@ -52,6 +52,14 @@ FORMATS: Final = {
 _TSV: Final = Format(lambda path, table, _, ours: CsvOutput(path, table, ours, delimiter="\t"))
 
 _ENDINGS: Final = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_FIT: Final[dict[str, tuple[str, ...]]] = {
+    ".parquet": ("parquet",),
+    ".csv": ("csv", "shopify"),
+    ".tsv": ("csv", "google-merchant"),
+    **dict.fromkeys((".jsonl", ".ndjson"), ("jsonl",)),
+    **dict.fromkeys((".gz", ".zip", ".zst", ".bz2", ".xlsx", ".xls", ".ods", ".xml"), ()),
+}
+"""What a file of an ending can be; other endings say nothing."""
 
 
 def find_format(out: Path, name: str | None) -> Format:
@@ -70,6 +78,6 @@ def find_format(out: Path, name: str | None) -> Format:
             )
     if name not in FORMATS:
         raise UsageError(f"there is no format {name!r}: use one of {', '.join(FORMATS)}")
-    if ending in _ENDINGS and {name, _ENDINGS[ending]} & {"parquet", "jsonl"} and name != _ENDINGS[ending]:
+    if name not in _FIT.get(ending, (name,)):
         raise UsageError(f"{str(out)!r} would not be what its ending says: it is {name}, name it so")
     return _TSV if (name, ending) == ("csv", ".tsv") else FORMATS[name]

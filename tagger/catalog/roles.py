@@ -44,7 +44,8 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("imageid", "imageids", "images", "image", "imagelink", "imagesrc", "imageurl", "imageurls"),
         *("productimageurl", "productimage", "imageuri", "imagefile", "imagefiles", "imagename", "filename"),
         *("picture", "pictures", "photo", "photos", "mainimage", "file", "uri", "bild", "bilder"),
-        *("baseimage", "bilddatei", "bilddateien", "produktbild", "bildname", "bildurl", "bildlink", "foto", "fotos"),
+        *("baseimage", "bilddatei", "bilddateien"),
+        *("produktbild", "bildname", "bildurl", "bildlink", "foto", "fotos"),
     ),
     "more images": (
         "additionalimagelink",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import re
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from tagger.catalog.feeds import plain, products_of, words
-from tagger.catalog.table import cell_text
+from tagger.catalog.table import cell_text, values_of
 from tagger.catalog.writing import PRODUCT_PICTURES, ROW_PICTURES, Output
 from tagger.errors import UsageError
 from tagger.outfile import PendingFile
@@ -41,7 +42,8 @@ _TITLE: Final = ("Title",)
 _TAGS: Final = ("Tags",)
 _SOURCE: Final = ("Image Src", "Product image URL")
 _ALT: Final = ("Image Alt Text", "Image alt text")
-_LINK: Final = re.compile(r"https?://[^\s]+$")
+_LINK: Final = re.compile(r"https?://[^\s/?#:]", re.IGNORECASE)
+_NO_SIGN: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")  # which no address holds but as %20 and the like
 _SLUG: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -197,17 +199,17 @@ class ProductsOutput(_ShopifyOutput):
 
     def __init__(self, out: Path, roles: Roles) -> None:
         assert roles.id is not None
-        assert roles.title is not None
-        self._id, self._title = roles.id, roles.title
+        self._id = roles.id
         self._handles: set[str] = set()
         super().__init__(out, HEADER)
 
     def write(self, rows: Rows) -> None:
         """See `Output`."""
-        ids, titles = rows.own.column(self._id), rows.own.column(self._title)
+        ids = values_of(rows.own.column(self._id))
+        assert rows.title is not None
         for n, said in products_of(rows):
-            title = plain(cell_text(titles[n].as_py()), MOST_TITLE)
-            handle = handle_of(cell_text(ids[n].as_py()))
+            title = plain(rows.title[n].as_py() or "", MOST_TITLE)
+            handle = handle_of(cell_text(ids[n]))
             reason = self._reason(handle, title, said)
             if reason is not None:
                 self.left_out[reason] += 1
@@ -243,8 +245,8 @@ def handle_of(name: str) -> str:
 
 def _links(said: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the web addresses of a product's pictures, each once, and their alternative texts."""
-    pictures = {one["name"]: one["alt"] for one in said[PRODUCT_PICTURES]}
-    return [(name, alt) for name, alt in pictures.items() if _LINK.match(name)]
+    pictures = {one["name"]: one["alt"] for one in said[PRODUCT_PICTURES] if _LINK.match(one["name"])}
+    return [(_NO_SIGN.sub(lambda sign: quote(sign[0]), name), alt) for name, alt in pictures.items()]
 
 
 def _joined(tags: str, more: list[str]) -> str:
@@ -265,7 +267,7 @@ def _column(table: CatalogTable, names: tuple[str, ...]) -> int | None:
 
 
 def _texts(column: pa.Array) -> list[str]:
-    return [value if isinstance(value, str) else cell_text(value) for value in column.to_pylist()]
+    return [value if isinstance(value, str) else cell_text(value) for value in values_of(column)]
 
 
 def _line(cells: tuple[str, ...]) -> bytes:
