@@ -125,9 +125,9 @@ def whole(value: Any) -> Any:
 
 
 def values_of(column: pa.Array) -> list[Any]:
-    """Return a column's values; text where Python has nothing for one, such as a date after the year 9999.
+    r"""Return a column's values; text where Python has nothing for one, such as a date after the year 9999.
 
-    Bytes that are no text in UTF-8 are written as `\\xff`, so that different ids stay different.
+    Bytes that are no text in UTF-8 are written as `\xff`, so that different ids stay different.
     """
     try:
         values: list[Any] = column.to_pylist()

@@ -157,7 +157,8 @@ def test_columns_of_shops_have_their_roles(header, category, stock, images):
 
 NOT_IN_STOCK = """\
 0 in stock|0 pcs|Not in stock|no stock|0 Stück|0,00|0.0|schema.org/SoldOut|inactive|null
-http://schema.org/Discontinued||-|Out_of_stock|temporarily out of stock|derzeit nicht verfügbar|Nicht lieferbar.|rupture de stock|agotado|Esaurito"""
+http://schema.org/Discontinued||-|Out_of_stock|temporarily out of stock|derzeit nicht verfügbar
+Nicht lieferbar.|rupture de stock|agotado|Esaurito"""
 
 
 def test_words_of_stock():
