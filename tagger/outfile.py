@@ -89,8 +89,8 @@ def file_to_write(path: Path) -> Path:
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}; name another file") from None
     if not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "a device or pipe, which tagger does not write to"
-        raise UsageError(f"{path} is {what}: name a file to write")
+        what = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+        raise UsageError(f"{path} cannot be written: it is {what}; name a file")
     return Path(os.path.realpath(path))
 
 

@@ -59,7 +59,7 @@ def test_only_files_are_written_and_links_are_followed(tmp_path):
     link.symlink_to(target)
     (tmp_path / "to_folder.csv").symlink_to(target.parent)
     for path, said in (
-        (fifo, "is a device or pipe"),
+        (fifo, "it is a device or pipe"),
         ("/dev/null", "is a device or pipe"),
         (tmp_path / "to_folder.csv", "is a folder"),
     ):
