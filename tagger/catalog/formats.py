@@ -32,7 +32,7 @@ class Format:
     Attributes:
         open: Makes the writer, of the file, the catalog, its columns and ours.
         check: Raises for a catalog that cannot be written so.
-        with_names: Whether the writer needs `ROW_PICTURES` and `PRODUCT_PICTURES`.
+        with_names: Whether the writer needs `ROW_PICTURES`, `PRODUCT_PICTURES` and titles.
         is_further: Tells whether the second path can be a further file of the first.
     """
 
