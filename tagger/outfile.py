@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -24,7 +25,7 @@ class PendingFile:
     """A file under a temporary name beside its own until it is complete; what was there stays until then.
 
     Args:
-        path: Where it is to be.
+        path: Where it is to be; a link leads to the file that is written.
 
     Attributes:
         path: As given.
@@ -35,18 +36,14 @@ class PendingFile:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            is_folder = path.is_dir()
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}; name another file") from None
-        if is_folder:
-            raise UsageError(f"{path} is a folder: name a file to write")
         self.path = path
-        self.part = path.with_name(f".tagger-{uuid.uuid4().hex[:8]}.part")  # no longer than names may be
+        self._target = file_to_write(path)
+        # No longer than names may be.
+        self.part = self._target.with_name(f".tagger-{uuid.uuid4().hex[:8]}.part")
         try:
             self.part.touch()
         except OSError as error:
-            raise UsageError(f"nothing can be written to {path.parent}: {error.strerror}") from None
+            raise UsageError(f"nothing can be written to {self.part.parent}: {error.strerror}") from None
 
     def publish(self) -> None:
         """Give the file its name.
@@ -57,7 +54,7 @@ class PendingFile:
         with self.explained():
             with self.part.open("rb") as file:
                 os.fsync(file.fileno())
-            self.part.replace(self.path)
+            self.part.replace(self._target)
 
     def discard(self) -> None:
         """Remove what was written, unless it has its name."""
@@ -77,6 +74,24 @@ class PendingFile:
                 f"{self.path} cannot be written: {error.strerror or error}; free some space there and "
                 "run the same command again"
             ) from None
+
+
+def file_to_write(path: Path) -> Path:
+    """Return the file that a path leads to, through links: one that is there, or can be.
+
+    Raises:
+        UsageError: It is a folder, a device, a pipe or the like, which a file would take the place of.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):  # the latter is told by who writes there
+        mode = stat.S_IFREG
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}; name another file") from None
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+        raise UsageError(f"{path} cannot be written: it is {what}; name a file")
+    return Path(os.path.realpath(path))
 
 
 class OutFile:

@@ -100,6 +100,10 @@ class Assembler:
         self._describer = Describer(index, self.pictures)
         self._alt = self._describer.alt_texts()
         self._flagger = Flagger(seen, self._similar, options.flags)
+        category = joined.category
+        self._categories = pa.array(joined.categories, pa.string()).take(
+            pa.array(category, mask=category < 0)
+        )
         # Names that mean an image, by row and by product: positions in the arrays of `joined`.
         self._entries = np.flatnonzero(joined.places >= 0)
         products = joined.product_of_row[joined.rows[self._entries]]
@@ -120,7 +124,9 @@ class Assembler:
             seen[products[known]] = True
             ours = self._ours(products, self.done, is_first)
             self.done += len(own)
-            yield Rows(own, ours, is_first)
+            again = pa.array(products, mask=products < 0)
+            title = None if self._joined.titles is None else self._joined.titles.take(again)
+            yield Rows(own, ours, is_first, self._categories.take(again), title)
 
     def _ours(self, products: Ints, start: int, is_first: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:
         # Of a product with many rows everything is worked out once.

@@ -31,10 +31,12 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_UTF_32: Final = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _SEP: Final = re.compile(r"sep=([^\"\r\n])\s*", re.IGNORECASE)
 _GZIP: Final = b"\x1f\x8b"
 _MOST_CELL: Final = 1 << 28  # characters
 _LOOK_BYTES: Final = 4096
+_MOST_HEADER_LINES: Final = 1000
 _STEP_ROWS: Final = 64
 _BATCH_CHARACTERS: Final = 1 << 24
 _READ_BYTES: Final = 1 << 20
@@ -84,8 +86,7 @@ class DelimitedTable(CatalogTable):
     def __init__(self, path: Path, *, encoding: str | None = None, delimiter: str | None = None) -> None:
         self.path = path
         try:
-            encoding = encoding or _encoding_of(path)
-            codecs.lookup(encoding)
+            encoding = _encoding_of(path) if not encoding else _said_encoding(path, encoding)
             header, self.dialect = _header(path, encoding, delimiter)
         except LookupError:
             raise UsageError(
@@ -179,6 +180,11 @@ def _header(path: Path, encoding: str, delimiter: str | None) -> tuple[list[str]
         told = _SEP.fullmatch(line)
         if told is not None:
             line = text.readline()
+        # A header may have line ends in quotes; the one behind it is that of the file.
+        for _ in range(_MOST_HEADER_LINES):
+            if line.count('"') % 2 == 0 or not (more := text.readline()):
+                break
+            line += more
     line_end = "\r\n" if line.endswith("\r\n") else "\r" if line.endswith("\r") else "\n"
     if delimiter is None:
         outside = "".join(line.split('"')[::2])
@@ -202,9 +208,29 @@ def _opened(path: Path, dialect: Dialect) -> io.TextIOWrapper:
     return text
 
 
+def _said_encoding(path: Path, said: str) -> str:
+    """Return the encoding that the user gave, in the spelling that says whether the file has its mark."""
+    name = codecs.lookup(said).name
+    with _bytes(path) as file:
+        begins = file.read(4)
+    if begins in _UTF_32 and name not in ("utf-32", "utf-32-le", "utf-32-be"):
+        raise _utf_32(path)
+    name = name.removesuffix("-sig")
+    for mark, marked in _BOMS:
+        if begins.startswith(mark) and name.startswith(marked.removesuffix("-sig")):
+            return marked
+    return name
+
+
+def _utf_32(path: Path) -> UsageError:
+    return UsageError(f"the catalog {path} is UTF-32, which few programs read: save it as UTF-8")
+
+
 def _encoding_of(path: Path) -> str:
     with _bytes(path) as file:
         begins = file.read(4)
+        if begins in _UTF_32:
+            raise _utf_32(path)
         for mark, encoding in _BOMS:
             if begins.startswith(mark):
                 return encoding

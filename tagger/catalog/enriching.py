@@ -136,8 +136,8 @@ def enrich(
         lost = stack.enter_context(out_file(unmatched, UNMATCHED))
         output = kind.open(Path(out), table, roles, our_columns(with_events=options.events is not None))
         stack.callback(output.discard)
-        read = (catalog, options.taxonomy, options.events, unmatched)
-        output.inputs = tuple(Path(one) for one in read if one is not None and Path(one).exists())
+        kept = (catalog, options.taxonomy, options.events, unmatched)
+        output.kept = tuple(Path(one) for one in kept if one is not None)
         say(f"catalog: {table.describe()}; {roles.describe(table.header)}")
         with spill_folder(settings.cache_dir, f"enrich-{uuid.uuid4().hex}") as folder:
             joined = join(
@@ -178,7 +178,7 @@ def enrich(
         columns=roles.describe(table.header),
         read_as=table.describe(),
         left_out=dict(output.left_out),
-        remarks={**output.remarks, **assembler.remarks},
+        remarks={**table.remarks, **output.remarks, **assembler.remarks},
         out=output.files[0],
         files=output.files,
         unmatched_out=None if unmatched is None else str(unmatched),
@@ -201,6 +201,10 @@ def _checked(
         if Path(unmatched).resolve() == Path(out).resolve():
             raise UsageError(f"{out} cannot be both the catalog's file and that of the unmatched names")
     kind = find_format(Path(out), format)
+    if unmatched is not None and kind.is_further(Path(out), Path(unmatched)):
+        raise UsageError(
+            f"{unmatched} is the name of a further file of {out}: name another file for the unmatched names"
+        )
     table = open_catalog(catalog, encoding=options.encoding, delimiter=options.delimiter, sheet=options.sheet)
     roles = find_roles(
         table.header,

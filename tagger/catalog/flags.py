@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -70,8 +71,11 @@ class FlagRules:
 
     def __post_init__(self) -> None:
         for name in ("min_sharpness", "min_side_px", "min_brightness"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("most_own_share", "least_other_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
 
 
 class Flagger:

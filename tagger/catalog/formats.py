@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tagger.catalog.google import GoogleOutput, check_google
-from tagger.catalog.shopify import check_shopify, open_shopify
+from tagger.catalog.shopify import check_shopify, is_further, open_shopify
 from tagger.catalog.writing import CsvOutput, JsonLinesOutput, ParquetOutput
 from tagger.errors import UsageError
 
@@ -32,12 +32,14 @@ class Format:
     Attributes:
         open: Makes the writer, of the file, the catalog, its columns and ours.
         check: Raises for a catalog that cannot be written so.
-        with_names: Whether the writer needs `ROW_PICTURES` and `PRODUCT_PICTURES`.
+        with_names: Whether the writer needs `ROW_PICTURES`, `PRODUCT_PICTURES` and titles.
+        is_further: Tells whether the second path can be a further file of the first.
     """
 
     open: Callable[[Path, CatalogTable, Roles, pa.Schema], Output]
     check: Callable[[CatalogTable, Roles], None] = _accept
     with_names: bool = False
+    is_further: Callable[[Path, Path], bool] = lambda _, __: False
 
 
 FORMATS: Final = {
@@ -45,11 +47,19 @@ FORMATS: Final = {
     "csv": Format(lambda path, table, _, ours: CsvOutput(path, table, ours)),
     "jsonl": Format(lambda path, table, _, ours: JsonLinesOutput(path, table, ours)),
     "google-merchant": Format(lambda out, _, roles, __: GoogleOutput(out, roles), check_google),
-    "shopify": Format(open_shopify, check_shopify, with_names=True),
+    "shopify": Format(open_shopify, check_shopify, with_names=True, is_further=is_further),
 }
 _TSV: Final = Format(lambda path, table, _, ours: CsvOutput(path, table, ours, delimiter="\t"))
 
 _ENDINGS: Final = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_FIT: Final[dict[str, tuple[str, ...]]] = {
+    ".parquet": ("parquet",),
+    ".csv": ("csv", "shopify"),
+    ".tsv": ("csv", "google-merchant"),
+    **dict.fromkeys((".jsonl", ".ndjson"), ("jsonl",)),
+    **dict.fromkeys((".gz", ".zip", ".zst", ".bz2", ".xlsx", ".xls", ".ods", ".xml"), ()),
+}
+"""What a file of an ending can be; other endings say nothing."""
 
 
 def find_format(out: Path, name: str | None) -> Format:
@@ -68,6 +78,6 @@ def find_format(out: Path, name: str | None) -> Format:
             )
     if name not in FORMATS:
         raise UsageError(f"there is no format {name!r}: use one of {', '.join(FORMATS)}")
-    if ending in _ENDINGS and {name, _ENDINGS[ending]} & {"parquet", "jsonl"} and name != _ENDINGS[ending]:
+    if name not in _FIT.get(ending, (name,)):
         raise UsageError(f"{str(out)!r} would not be what its ending says: it is {name}, name it so")
     return _TSV if (name, ending) == ("csv", ".tsv") else FORMATS[name]

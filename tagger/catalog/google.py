@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tagger.catalog.feeds import plain, products_of, sure_tags
-from tagger.catalog.table import cell_text
+from tagger.catalog.table import cell_text, values_of
 from tagger.catalog.writing import Output
 from tagger.errors import UsageError
 
@@ -67,25 +67,23 @@ class GoogleOutput(Output):
         super().__init__(out)
         assert roles.id is not None
         self._id = roles.id
-        self._category = roles.category
         self._labels: list[set[str]] = [set() for _ in range(4)]
         self._file = self._pending[0].part.open("w", encoding="utf-8", newline="")
         self._line(HEADER)
 
     def write(self, rows: Rows) -> None:
         """See `Output`."""
-        ids = rows.own.column(self._id)
-        kinds = None if self._category is None else rows.own.column(self._category)
+        ids = values_of(rows.own.column(self._id))
         for row, said in products_of(rows):
-            name = cell_text(ids[row].as_py())
+            name = cell_text(ids[row])
             reason = self._reason(name, said)
             if reason is not None:
                 self.left_out[reason] += 1
                 continue
-            own = "" if kinds is None else cell_text(kinds[row].as_py())
+            own = rows.category[row].as_py() or ""
             kind = said["category_suggestion"] if said["category_source"] != "tags" else own
             labels = [self._label(n, text) for n, text in enumerate(_labels(said))]
-            self._line((name, plain(_without_quotes(kind or own), MOST_TYPE), *labels))
+            self._line((name, _product_type(kind or own), *labels))
 
     def close(self) -> None:
         """See `Output`."""
@@ -123,6 +121,16 @@ def _labels(said: dict[str, Any]) -> tuple[str, ...]:
         colors[0]["name"] if colors else "",
         ", ".join(bad) or GOOD,
     )
+
+
+def _product_type(path: str) -> str:
+    """Return a category as Google has it.
+
+    >>> _product_type("Home>Mugs> Big >")
+    'Home > Mugs > Big'
+    """
+    levels = map(str.strip, _without_quotes(path).split(">"))
+    return plain(" > ".join(filter(None, levels)), MOST_TYPE).rstrip(" >")
 
 
 def _without_quotes(text: str) -> str:

@@ -4,12 +4,14 @@ The rule, tried in this order for every name in an image column:
 
 1. It is the image_id of an image.
 2. It is the uri of an image.
-3. Its file name, the last part of the path without what follows `?` in a web address, is that of one image,
-   in any case. Where several images have the name, those count whose address ends with as much of the path as
-   the cell has; if that is not one image, the name means none: it is ambiguous.
+3. Its file name, the last part of the path without what follows `?`, is that of one image, in any case;
+   outside web addresses the name with its `?` is tried first. Where several images have the name, those count
+   whose address ends with as much of the path as the cell has; if that is not one image, the name means none:
+   it is ambiguous.
 
 A cell may name several images, apart by `|`, `;`, comma or line end, as a JSON list, or as a list column; the
-cell as a whole is tried first. Rows with one product id are one product.
+cell as a whole is tried first. A comma in a web address is its own where the cell has other signs for the end
+of one: `|`, line ends, or that another address begins. Rows with one product id are one product.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from tagger.catalog.roles import in_stock
-from tagger.catalog.table import cell_text
+from tagger.catalog.table import cell_text, values_of
 from tagger.errors import RunError
 
 if TYPE_CHECKING:
@@ -41,12 +43,18 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.int64]
 
 MISSING, FAILED, AMBIGUOUS, NOT_INDEXED = "missing", "failed", "ambiguous", "not indexed"
-_SEPARATORS: Final = re.compile(r"[|;,\n]")
+_BARS: Final = re.compile(r"[|\n]")
+_COMMAS: Final = re.compile(r"[;,]")
+_BEFORE_ADDRESS: Final = re.compile(r"[;,](?=\s*(?:(?:[a-z][a-z0-9+.-]*:)?//|$))", re.IGNORECASE)
+_WEB: Final = re.compile(r"\s*https?://", re.IGNORECASE)
 _MEMORY: Final = "768MB"
 _MEASURES: Final = ("sharpness", "brightness", "embedding_norm")
 
 _ROWS: Final = pa.schema(
-    [("row", pa.int64()), ("key", pa.string()), ("category", pa.string()), ("stock", pa.bool_())]
+    [
+        *(("row", pa.int64()), ("key", pa.string()), ("category", pa.string())),
+        *(("title", pa.string()), ("stock", pa.bool_())),
+    ]
 )
 _REFS: Final = pa.schema(
     [
@@ -57,17 +65,23 @@ _REFS: Final = pa.schema(
 
 _NAMES_OF_REFS: Final = r"""
 CREATE TABLE asked AS
-SELECT ref, path, lower(regexp_extract(path, '[^/]*$')) AS name FROM (
-    SELECT ref, is_web, CASE WHEN is_web THEN coalesce(try(url_decode(path)), path) ELSE path END AS path
+SELECT ref, path, lower(regexp_extract(path, '[^/]*$')) AS name, is_cut FROM (
+    SELECT ref, false AS is_cut,
+        CASE WHEN is_web THEN coalesce(try(url_decode(path)), path) ELSE path END AS path
     FROM (
-    SELECT ref, regexp_matches(ref, '^[a-zA-Z][a-zA-Z0-9+.-]*://') AND NOT starts_with(lower(ref), 'file:')
+    SELECT ref, regexp_matches(ref, '^([a-zA-Z][a-zA-Z0-9+.-]*:)?//') AND NOT starts_with(lower(ref), 'file:')
         AS is_web, CASE
         WHEN is_web
-        THEN regexp_replace(regexp_replace(ref, '[?#].*$', ''), '^[^:]*://[^/]*/?', '')
+        THEN regexp_replace(regexp_replace(ref, '[?#].*$', ''), '^([^:/]*:)?//[^/]*/?', '')
         ELSE replace(regexp_replace(ref, '^[fF][iI][lL][eE]://', ''), '\', '/')
     END AS path
     FROM (SELECT DISTINCT ref FROM refs))
 )
+"""
+_WITHOUT_QUERIES: Final = r"""
+INSERT INTO asked
+SELECT ref, cut, lower(regexp_extract(cut, '[^/]*$')), true
+FROM (SELECT ref, regexp_replace(path, '\?.*$', '') AS cut FROM asked WHERE contains(path, '?'))
 """
 
 _FOUND: Final = r"""
@@ -78,14 +92,16 @@ by_uri AS (
     FROM asked a JOIN images i ON a.ref = i.uri ANTI JOIN by_id b ON a.ref = b.ref GROUP BY a.ref
 ),
 by_name AS (
-    SELECT a.ref, i.n, ends_with(i.uri, '/' || regexp_replace(a.path, '^(\./)+|^/+', '')) AS is_whole
+    SELECT a.ref, a.is_cut, i.n,
+        ends_with(i.uri, '/' || regexp_replace(a.path, '^(\./)+|^/+', '')) AS is_whole
     FROM asked a JOIN images i ON a.name = i.name AND a.name <> ''
     ANTI JOIN by_id b ON a.ref = b.ref ANTI JOIN by_uri u ON a.ref = u.ref
 ),
 by_names AS (
     SELECT ref, count(*) AS many, min(n) AS n, count(*) FILTER (is_whole) AS whole,
         min(n) FILTER (is_whole) AS whole_n
-    FROM by_name GROUP BY ref
+    FROM (SELECT *, min(is_cut) OVER (PARTITION BY ref) AS is_best FROM by_name) WHERE is_cut = is_best
+    GROUP BY ref
 )
 SELECT ref, n, 'image_id' AS how FROM by_id
 UNION ALL SELECT ref, CASE WHEN many = 1 THEN n END, CASE WHEN many = 1 THEN 'uri' ELSE 'ambiguous' END
@@ -117,9 +133,9 @@ WHERE place IS NULL ORDER BY position
 
 _PRODUCTS: Final = """
 CREATE TABLE products AS
-SELECT key, row_number() OVER (ORDER BY first) - 1 AS product, first, category, stock FROM (
+SELECT key, row_number() OVER (ORDER BY first) - 1 AS product, first, category, title, stock FROM (
     SELECT key, min(row) AS first, arg_min(category, row) FILTER (category <> '') AS category,
-        coalesce(bool_or(stock), true) AS stock
+        arg_min(title, row) FILTER (title <> '') AS title, coalesce(bool_or(stock), true) AS stock
     FROM rows GROUP BY key
 )
 """
@@ -141,6 +157,7 @@ class Joined:
         joined_by: How many names were joined by what.
         measures: Of the images that are named, by place: `sharpness`, `brightness`, `embedding_norm`.
         names: The names by position in `rows`, if they were asked for.
+        titles: The title of each product, in the first of its rows that has one, if they were asked for.
     """
 
     product_of_row: Ints
@@ -154,6 +171,7 @@ class Joined:
     joined_by: dict[str, int]
     measures: pa.Table
     names: pa.Array | None
+    titles: pa.Array | None
 
     @property
     def products(self) -> int:
@@ -180,7 +198,7 @@ def join(
         roles: Its columns.
         folder: For what does not fit into memory.
         separator: Between the images of a cell, if it is known.
-        with_names: Keep the names of images as the catalog has them.
+        with_names: Keep the names of images as the catalog has them, and the titles.
 
     Raises:
         UsageError: The catalog is damaged.
@@ -196,9 +214,9 @@ def join(
     }
     try:
         with duckdb.connect(str(folder / "catalog.duckdb"), config=config) as database:
-            n_rows = _put_rows(database, table, roles, separator)
+            n_rows = _put_rows(database, table, roles, separator, with_titles=with_names)
             _put_images(database, collection, index)
-            for statement in (_NAMES_OF_REFS, _FOUND, _RESOLVED, _PRODUCTS):
+            for statement in (_NAMES_OF_REFS, _WITHOUT_QUERIES, _FOUND, _RESOLVED, _PRODUCTS):
                 database.execute(statement)
             return _fetched(database, n_rows, with_names=with_names)
     except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
@@ -209,16 +227,22 @@ def join(
 
 
 def _put_rows(
-    database: duckdb.DuckDBPyConnection, table: CatalogTable, roles: Roles, separator: str | None
+    database: duckdb.DuckDBPyConnection,
+    table: CatalogTable,
+    roles: Roles,
+    separator: str | None,
+    *,
+    with_titles: bool,
 ) -> int:
     """Put rows and image names into the database; returns how many rows there are."""
     for name, schema in (("rows", _ROWS), ("refs", _REFS)):
         database.from_arrow(schema.empty_table()).create(name)
-    wanted = sorted({n for n in (roles.id, *roles.images, roles.category, roles.stock) if n is not None})
-    cut = _SEPARATORS if separator is None else re.compile(re.escape(separator))
+    title = roles.title if with_titles else None
+    used = (roles.id, *roles.images, roles.category, title, roles.stock)
+    wanted = sorted({n for n in used if n is not None})
     first = 0
     for batch in table.batches(wanted):
-        columns = dict(zip(wanted, (column.to_pylist() for column in batch.columns), strict=True))
+        columns = dict(zip(wanted, map(values_of, batch.columns), strict=True))
 
         def cells(column: int | None, of: dict[int, list[Any]] = columns, n: int = len(batch)) -> list[Any]:
             return [None] * n if column is None else of[column]
@@ -228,7 +252,7 @@ def _put_rows(
             ref
             for row, row_cells in enumerate(images, first)
             for cell, value in enumerate(row_cells)
-            for ref in _names(row, cell, value, cut)
+            for ref in _names(row, cell, value, separator)
         ]
         showing = {ref[0] for ref in named}
         keys = [
@@ -237,7 +261,8 @@ def _put_rows(
         ]
         stock = [None if roles.stock is None else _in_stock(one) for one in cells(roles.stock)]
         categories = [cell_text(one) for one in cells(roles.category)]
-        rows = [range(first, first + len(batch)), keys, categories, stock]
+        titles = [cell_text(one) for one in cells(title)]
+        rows = [range(first, first + len(batch)), keys, categories, titles, stock]
         for name, schema, values in (("rows", _ROWS, rows), ("refs", _REFS, zip(*named, strict=True))):
             _insert(database, name, schema, list(values))
         first += len(batch)
@@ -254,7 +279,7 @@ def _insert(database: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, v
 
 
 def _names(
-    row: int, cell: int, value: Any, cut: re.Pattern[str]
+    row: int, cell: int, value: Any, separator: str | None
 ) -> Iterator[tuple[int, int, int, str, bool, bool]]:
     """Yield the names in a cell: row, cell, position, name, whether it is the whole cell, and was cut."""
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -272,13 +297,24 @@ def _names(
     text = cell_text(value)
     if not text:
         return
-    pieces = [piece for piece in map(str.strip, cut.split(text)) if piece]
-    is_cut = len(pieces) > 1
+    parts = _parts(text) if separator is None else text.split(separator)
+    pieces = [piece for piece in map(str.strip, parts) if piece]
+    is_cut = pieces != [text]
     if not (is_cut and text.count("://") > 1):  # several web addresses are no one's name
         yield row, cell, 0, text, True, is_cut
     if is_cut:
         for pos, piece in enumerate(pieces):
             yield row, cell, pos, piece, False, True
+
+
+def _parts(text: str) -> list[str]:
+    bars = _BARS.split(text)
+    found: list[str] = []
+    for part in bars:
+        is_apart = len(bars) > 1 or part.count("://") > 1
+        cut = _BEFORE_ADDRESS if is_apart and _WEB.match(part) else _COMMAS
+        found += cut.split(part)
+    return found
 
 
 def _in_stock(value: Any) -> bool:
@@ -316,8 +352,9 @@ def _fetched(database: duckdb.DuckDBPyConnection, n_rows: int, *, with_names: bo
     encoded = products.column("category").combine_chunks().dictionary_encode()
     category = np.asarray(encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
     places = database.sql("SELECT row, place FROM resolved ORDER BY row, cell, pos").fetchnumpy()
-    names = None
+    names = titles = None
     if with_names:
+        titles = database.sql("SELECT title FROM products ORDER BY product").to_arrow_table().column(0)
         names = database.sql("SELECT ref FROM resolved ORDER BY row, cell, pos").to_arrow_table()
     problems = database.sql(_PROBLEMS).to_arrow_table()
     counts = database.sql(
@@ -339,4 +376,5 @@ def _fetched(database: duckdb.DuckDBPyConnection, n_rows: int, *, with_names: bo
         joined_by=dict(counts),
         measures=measures,
         names=None if names is None else names.column(0).combine_chunks(),
+        titles=None if titles is None else titles.combine_chunks(),
     )

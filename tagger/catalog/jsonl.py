@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pyarrow as pa
 
-from tagger.catalog.table import BATCH_ROWS, CatalogTable, cannot_open
+from tagger.catalog.table import BATCH_ROWS, EXACT, CatalogTable, cannot_open
 from tagger.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 
 _MOST_INT: Final = 2**63
-_EXACT: Final = 2**53  # whole numbers up to here are exact as floats
 
 
 class JsonLinesTable(CatalogTable):
@@ -120,10 +120,9 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "truth"
     if isinstance(value, int):
-        return (
-            "whole" if -_EXACT <= value <= _EXACT else "long" if -_MOST_INT <= value < _MOST_INT else "huge"
-        )
-    return "number" if isinstance(value, float) else "nested"
+        return "whole" if -EXACT <= value <= EXACT else "long" if -_MOST_INT <= value < _MOST_INT else "huge"
+    # What is too large for a float, or said to be infinite, stays text.
+    return "number" if isinstance(value, float) and not math.isinf(value) else "nested"
 
 
 def _type_of(kinds: set[str]) -> pa.DataType:

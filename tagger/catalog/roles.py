@@ -44,7 +44,8 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("imageid", "imageids", "images", "image", "imagelink", "imagesrc", "imageurl", "imageurls"),
         *("productimageurl", "productimage", "imageuri", "imagefile", "imagefiles", "imagename", "filename"),
         *("picture", "pictures", "photo", "photos", "mainimage", "file", "uri", "bild", "bilder"),
-        *("bilddatei", "bilddateien", "produktbild", "bildname", "bildurl", "bildlink", "foto", "fotos"),
+        *("baseimage", "bilddatei", "bilddateien"),
+        *("produktbild", "bildname", "bildurl", "bildlink", "foto", "fotos"),
     ),
     "more images": (
         "additionalimagelink",
@@ -54,8 +55,10 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         "variantimageurl",
     ),
     "category": (
-        *("category", "productcategory", "producttype", "categoryname", "googleproductcategory", "kategorie"),
-        *("department", "type", "categories", "warengruppe", "produktkategorie", "produktgruppe", "rubrik"),
+        # WooCommerce and Magento have categories, and types of which a product is simple or variable.
+        *("category", "productcategory", "categories", "producttype", "categoryname"),
+        *("googleproductcategory", "kategorie", "kategorien", "department", "warengruppe"),
+        *("produktkategorie", "produktgruppe", "rubrik", "type"),
     ),
     "title": (
         *("title", "producttitle", "name", "productname", "titel", "producttitel", "produkttitel"),
@@ -63,6 +66,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "stock": (
         "instock",
+        "isinstock",
         "availability",
         "available",
         "stock",
@@ -70,6 +74,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
             "inventoryquantity",
             "variantinventoryqty",
             "quantity",
+            "qty",
             "verfügbarkeit",
             "verfuegbarkeit",
             "verfügbar",
@@ -148,6 +153,8 @@ def find_roles(
         UsageError: A given column is not there, or is there twice; or no column names images.
     """
     plain = [_plain(name) for name in header]
+    if "categorysuggestion" in plain:  # an earlier enrichment: its categories are not the shop's
+        plain = ["" if name == "categories" else name for name in plain]
 
     def given_or_found(given: str | None, option: str, role: str) -> int | None:
         if given is not None:
@@ -157,6 +164,8 @@ def find_roles(
     found_id = given_or_found(id, "--id-column", "id")
     if images:
         columns = tuple(_position(header, name, "--image-column", where) for name in images)
+        if len(set(columns)) < len(columns):
+            raise UsageError(f"--image-column names a column of {where} twice: name each once")
     else:
         best = next((name for name in _NAMES["image"] if name in plain), None)
         first = [n for n, name in enumerate(plain) if name == best]
@@ -204,24 +213,35 @@ def _some(column: int | None) -> tuple[int, ...]:
     return () if column is None else (column,)
 
 
-_NO: Final = re.compile(
-    r"\s*(|-|n/a|false|no|n|none|(https?://schema\.org/)?OutOfStock|(temporarily )?unavailable"
-    r"|(temporarily )?out[ _-]?of[ _-]?stock|sold[ _-]?out|discontinued"
-    r"|not available|nein|falsch|leer|ausverkauft|vergriffen"
-    r"|(derzeit )?nicht (vorrätig|lieferbar|verfügbar|auf lager|am lager))\s*",
-    re.IGNORECASE,
+# Compared without case, blanks, hyphens and what `_NOW` stands for.
+_NO: Final = frozenset(
+    (
+        *("", "n/a", "false", "no", "n", "none", "null", "nan", "inactive", "outofstock", "soldout"),
+        *("unavailable", "discontinued", "notavailable", "notinstock", "nostock"),
+        *("nein", "falsch", "leer", "ausverkauft", "vergriffen", "nichtvorrätig", "nichtlieferbar"),
+        *("nichtverfügbar", "nichtauflager", "nichtamlager", "inaktiv"),
+        *("non", "rupture", "rupturedestock", "enrupturedestock", "épuisé", "indisponible"),
+        *("agotado", "sinstock", "sinexistencias", "nodisponible", "esaurito", "nondisponibile"),
+        *("nee", "uitverkocht", "nietopvoorraad", "nietbeschikbaar", "esgotado", "indisponível"),
+    )
+)
+_NOW: Final = re.compile(
+    r"^(https?://)?(www\.)?schema\.org/|^(temporarily|currently|derzeit|momentan|zurzeit) |[\s_.!-]+"
 )
 
 
 def in_stock(text: str) -> bool:
     """Tell whether a cell says that a product can be bought: a number above 0, or words that do not deny it.
 
-    >>> in_stock("in stock"), in_stock("0"), in_stock("12"), in_stock("-3"), in_stock("Out_of_stock")
+    A number that the cell begins with decides, whatever is behind it.
+
+    >>> in_stock("in stock"), in_stock("0 in stock"), in_stock("12 pcs"), in_stock("-3"), in_stock("Sold-out")
     (True, False, True, False, False)
-    >>> in_stock("nicht vorrätig"), in_stock("auf Lager"), in_stock("1.200,5")
-    (False, True, True)
+    >>> in_stock("nicht vorrätig"), in_stock("https://schema.org/OutOfStock"), in_stock("1.200,5")
+    (False, False, True)
     """
-    if _NO.fullmatch(text):
-        return False
-    number = re.fullmatch(r"\s*([+-]?[\d.,\s]+)\s*", text)
-    return number is None or ("-" not in number[1] and re.search("[1-9]", number[1]) is not None)
+    text = text.strip().casefold()
+    number = re.match(r"[+-]?[.,]?\d[\d.,]*", text)
+    if number is not None:
+        return not number[0].startswith("-") and re.search("[1-9]", number[0]) is not None
+    return _NOW.sub("", text) not in _NO

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import re
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from tagger.catalog.feeds import plain, products_of, words
-from tagger.catalog.table import cell_text
+from tagger.catalog.table import cell_text, values_of
 from tagger.catalog.writing import PRODUCT_PICTURES, ROW_PICTURES, Output
 from tagger.errors import UsageError
 from tagger.outfile import PendingFile
@@ -41,7 +42,8 @@ _TITLE: Final = ("Title",)
 _TAGS: Final = ("Tags",)
 _SOURCE: Final = ("Image Src", "Product image URL")
 _ALT: Final = ("Image Alt Text", "Image alt text")
-_LINK: Final = re.compile(r"https?://[^\s]+$")
+_LINK: Final = re.compile(r"https?://[^\s/?#:]", re.IGNORECASE)
+_NO_SIGN: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")  # which no address holds but as %20 and the like
 _SLUG: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -72,6 +74,15 @@ def open_shopify(out: Path, table: CatalogTable, roles: Roles, ours: pa.Schema) 
     return ExportOutput(out, table) if is_export(table) else ProductsOutput(out, roles)
 
 
+def is_further(out: Path, path: Path) -> bool:
+    """Tell whether a path has a name that a further file of `out` may get."""
+    name = rf"{re.escape(out.stem)}-\d+{re.escape(out.suffix)}"
+    places = (path, path.resolve())
+    return any(
+        one.parent.resolve() == out.parent.resolve() and re.fullmatch(name, one.name) for one in places
+    )
+
+
 class _ShopifyOutput(Output):
     """CSV in UTF-8 in files that are small enough, with all rows of a product in one."""
 
@@ -91,17 +102,34 @@ class _ShopifyOutput(Output):
         data = text.getvalue().encode()
         if new_product and self._bytes + len(data) > MOST_BYTES and self._bytes > self._empty:
             self._file.close()
-            first = self._pending[0].path
-            further = self._named(len(self._pending) + 1)
-            for read in self.inputs:
-                if further.exists() and further.samefile(read):
-                    raise UsageError(
-                        f"{first} needs a further file {further}, which is read: name another --out"
-                    )
-            self._pending.append(PendingFile(further))
+            self._pending.append(self._further())
             self._open()
         self._file.write(data)
         self._bytes += len(data)
+
+    def _further(self) -> PendingFile:
+        """Return the next file; one that is there is replaced only if it is one of an earlier run.
+
+        Raises:
+            UsageError: It is anything else.
+        """
+        first, further = self._pending[0].path, self._named(len(self._pending) + 1)
+        target, why = further.resolve(), None
+        if any(target == one.resolve() for one in self.kept):
+            why = "which is read or written, too: name another --out"
+        elif further.is_file() and not (self._is_ours(first) and self._is_ours(further)):
+            why = "which is there and is not of an earlier run: move it away, or name another --out"
+        if why is not None:
+            raise UsageError(f"{first} needs a further file {further}, {why}")
+        return PendingFile(further)
+
+    def _is_ours(self, path: Path) -> bool:
+        """Tell whether a file begins as this one does."""
+        line = _line(self._header)
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(line)) == line
 
     def _named(self, number: int) -> Path:
         first = self._pending[0].path
@@ -116,9 +144,7 @@ class _ShopifyOutput(Output):
 
     def _open(self) -> None:
         self._file = self._pending[-1].part.open("wb")
-        text = io.StringIO(newline="")
-        csv_writer(text).writerow(self._header)
-        self._bytes = self._empty = self._file.write(text.getvalue().encode())
+        self._bytes = self._empty = self._file.write(_line(self._header))
 
 
 class ExportOutput(_ShopifyOutput):
@@ -173,17 +199,17 @@ class ProductsOutput(_ShopifyOutput):
 
     def __init__(self, out: Path, roles: Roles) -> None:
         assert roles.id is not None
-        assert roles.title is not None
-        self._id, self._title = roles.id, roles.title
+        self._id = roles.id
         self._handles: set[str] = set()
         super().__init__(out, HEADER)
 
     def write(self, rows: Rows) -> None:
         """See `Output`."""
-        ids, titles = rows.own.column(self._id), rows.own.column(self._title)
+        ids = values_of(rows.own.column(self._id))
+        assert rows.title is not None
         for n, said in products_of(rows):
-            title = plain(cell_text(titles[n].as_py()), MOST_TITLE)
-            handle = handle_of(cell_text(ids[n].as_py()))
+            title = plain(rows.title[n].as_py() or "", MOST_TITLE)
+            handle = handle_of(cell_text(ids[n]))
             reason = self._reason(handle, title, said)
             if reason is not None:
                 self.left_out[reason] += 1
@@ -219,8 +245,8 @@ def handle_of(name: str) -> str:
 
 def _links(said: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the web addresses of a product's pictures, each once, and their alternative texts."""
-    pictures = {one["name"]: one["alt"] for one in said[PRODUCT_PICTURES]}
-    return [(name, alt) for name, alt in pictures.items() if _LINK.match(name)]
+    pictures = {one["name"]: one["alt"] for one in said[PRODUCT_PICTURES] if _LINK.match(one["name"])}
+    return [(_NO_SIGN.sub(lambda sign: quote(sign[0]), name), alt) for name, alt in pictures.items()]
 
 
 def _joined(tags: str, more: list[str]) -> str:
@@ -241,7 +267,13 @@ def _column(table: CatalogTable, names: tuple[str, ...]) -> int | None:
 
 
 def _texts(column: pa.Array) -> list[str]:
-    return [value if isinstance(value, str) else cell_text(value) for value in column.to_pylist()]
+    return [value if isinstance(value, str) else cell_text(value) for value in values_of(column)]
+
+
+def _line(cells: tuple[str, ...]) -> bytes:
+    text = io.StringIO(newline="")
+    csv_writer(text).writerow(cells)
+    return text.getvalue().encode()
 
 
 def _set(row: list[Any], column: int | None, text: str) -> None:

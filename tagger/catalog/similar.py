@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tagger.catalog.pictures import MOST_IMAGES, taken
+from tagger.errors import UsageError
 from tagger.index.vectors import Allowed
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class Rules:
     category: str = "any"
     min_cosine: float = -1.0
     peer_cosine: float = 0.35
+
+    def __post_init__(self) -> None:
+        for name in ("min_cosine", "peer_cosine"):
+            if not -1 <= getattr(self, name) <= 1:  # also nan
+                raise UsageError(f"{name} must be from -1 to 1, got {getattr(self, name)}")
 
 
 class Shelf:

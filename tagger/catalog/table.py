@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BATCH_ROWS: Final = 8192
+EXACT: Final = 2**53
+"""Whole numbers up to here are exact as floats."""
 
 
 class CatalogTable(ABC):
@@ -26,6 +28,7 @@ class CatalogTable(ABC):
         format: `csv`, `parquet`, `jsonl` or `xlsx`.
         header: The columns' names as the file has them.
         types: Their types.
+        remarks: What of it is lost, with numbers.
     """
 
     format: str
@@ -35,6 +38,7 @@ class CatalogTable(ABC):
         self._facts = _facts(path)
         self.header = tuple(header)
         self.types = tuple(types)
+        self.remarks: dict[str, int] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,12 +107,54 @@ def free_name(name: str, used: set[str]) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """Return a value as the text that people see; an id that a spreadsheet took for the number 7.0 is 7."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    """Return a value as the text that people see; an id that a spreadsheet took for the number 7.0 is 7.
+
+    >>> cell_text(7.0), cell_text(True), cell_text(b"a"), cell_text(None)
+    ('7', 'true', 'a', '')
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, bytes):
-        value = value.decode(errors="replace")
-    return "" if value is None else str(value).strip()
+        value = value.decode(errors="backslashreplace")
+    return "" if value is None else str(whole(value)).strip()
+
+
+def whole(value: Any) -> Any:
+    """Return a value; of a number without a fraction, as spreadsheets have all of them, the integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < EXACT else value
+
+
+def values_of(column: pa.Array) -> list[Any]:
+    r"""Return a column's values; text where Python has nothing for one, such as a date after the year 9999.
+
+    Bytes that are no text in UTF-8 are written as `\xff`, so that different ids stay different.
+    """
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError, pa.ArrowException):  # also text that is not UTF-8
+        values = [_value(one) for one in column]
+    return values
+
+
+def _value(one: Any) -> Any:
+    try:
+        return one.as_py()
+    except (OverflowError, ValueError, pa.ArrowException):
+        pass
+    if isinstance(one, pa.DictionaryScalar | pa.ExtensionScalar):
+        return _value(one.value)
+    if isinstance(one, pa.StructScalar):
+        return {name: _value(one[n]) for n, name in enumerate(one.type.names)}
+    if isinstance(one, pa.ListScalar):
+        return values_of(one.values)
+    try:
+        return one.cast(pa.binary()).as_py().decode(errors="backslashreplace")
+    except pa.ArrowException:
+        pass
+    try:
+        return one.cast(pa.string()).as_py()
+    except (ValueError, pa.ArrowException):
+        return repr(one)
 
 
 def cannot_open(path: Path, error: OSError) -> UsageError:

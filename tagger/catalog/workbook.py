@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from tagger.catalog.table import BATCH_ROWS, CatalogTable, cannot_open
+from tagger.catalog.table import BATCH_ROWS, EXACT, CatalogTable, cannot_open, whole
 from tagger.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-
-_EXACT: Final = 2**53  # whole numbers up to here are exact as floats
+_LOST: Final = (
+    "cells of the workbook with an error such as #N/A, or a formula without its result: they are empty"
+)
+_LOST_CELL: Final = re.compile(rb"<c\s[^>]*\bt=[\"']e[\"']|</f>(<v\s*/>|<v></v>)?</c>")
 
 
 class SheetTable(CatalogTable):
@@ -62,6 +66,8 @@ class SheetTable(CatalogTable):
         arrays = [_column([row[n] if n < len(row) else "" for row in rows[1:]]) for n in range(width)]
         super().__init__(path, header, [array.type for array in arrays])
         self._table = pa.Table.from_arrays(arrays, names=list(self.names))
+        if lost := _lost_cells(path, book.sheet_names.index(self.sheet)):
+            self.remarks[_LOST] = lost
 
     def describe(self) -> str:
         """Return how it was read."""
@@ -73,11 +79,28 @@ class SheetTable(CatalogTable):
         yield from table.to_batches(BATCH_ROWS)
 
 
+def _lost_cells(path: Path, sheet: int) -> int:
+    """Count the cells whose errors or missing results the reader gives as empty ones; 0 if it is no XLSX."""
+    try:
+        with zipfile.ZipFile(path) as book:
+            listed = re.findall(
+                rb"<(?:\w+:)?sheet\s[^>]*?\w+:id=[\"']([^\"']+)", book.read("xl/workbook.xml")
+            )
+            for part in re.findall(rb"<Relationship\s[^>]*>", book.read("xl/_rels/workbook.xml.rels")):
+                said = dict(re.findall(rb"(\w+)=[\"']([^\"']*)", part))
+                if said[b"Id"] == listed[sheet]:
+                    name = said[b"Target"].decode().removeprefix("/xl/")
+                    return len(_LOST_CELL.findall(book.read(f"xl/{name}")))
+    except (KeyError, IndexError, OSError, zipfile.BadZipFile):
+        pass
+    return 0
+
+
 def _column(cells: list[Any]) -> pa.Array:
     values = [None if cell == "" else cell for cell in cells]
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} and kinds:
-        whole = all(value is None or (float(value).is_integer() and abs(value) < _EXACT) for value in values)
+        whole = all(value is None or (float(value).is_integer() and abs(value) < EXACT) for value in values)
         if whole:
             return pa.array([None if value is None else int(value) for value in values], pa.int64())
         return pa.array(values, pa.float64())
@@ -95,8 +118,10 @@ def _moment(value: dt.date) -> dt.datetime:
 
 
 def _as_text(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
-        return str(int(value))
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dt.timedelta):
+        minutes, seconds = divmod(round(value.total_seconds()), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    value = whole(value)
     return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)

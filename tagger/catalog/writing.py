@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from tagger.catalog.delimited import DelimitedTable
 from tagger.catalog.jsonl import JsonLinesTable
-from tagger.catalog.table import free_name
+from tagger.catalog.table import free_name, values_of, whole
 from tagger.outfile import PendingFile
 from tagger.spreadsheet import FORMULA_SIGNS, csv_writer, harmless_cell
 
@@ -56,11 +56,15 @@ class Rows:
         own: Their own columns, as the catalog has them.
         ours: What tagger says, by name; for some formats also `ROW_PICTURES` and `PRODUCT_PICTURES`.
         is_first: Which are the first of their product.
+        category: The category of each one's product, in the first of its rows that has one; else null.
+        title: The same for titles; None for formats without pictures' names.
     """
 
     own: pa.RecordBatch
     ours: dict[str, pa.Array]
     is_first: npt.NDArray[np.bool_]
+    category: pa.Array
+    title: pa.Array | None
 
 
 class Output(ABC):
@@ -70,7 +74,7 @@ class Output(ABC):
         out: The file.
 
     Attributes:
-        inputs: Files that are read, and are not to be replaced by a further file.
+        kept: Files that are read or written besides, and are not to be replaced by a further file.
         left_out: Products that cannot be in such a file, by the reason.
         remarks: What else the person should know, by how many products it is about.
 
@@ -80,7 +84,7 @@ class Output(ABC):
 
     def __init__(self, out: Path) -> None:
         self._pending = [PendingFile(out)]
-        self.inputs: tuple[Path, ...] = ()
+        self.kept: tuple[Path, ...] = ()
         self.left_out: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
 
@@ -219,7 +223,7 @@ class CsvOutput(Output):
 
     def write(self, rows: Rows) -> None:
         """See `Output`."""
-        own = [_values(column) for column in rows.own.columns]
+        own = [values_of(column) for column in rows.own.columns]
         if not self._is_text:
             own = [[_cell(value) for value in column] for column in own]
         ours = [_harmless(as_text(name, column)).to_pylist() for name, column in rows.ours.items()]
@@ -245,13 +249,14 @@ class JsonLinesOutput(Output):
         own = table.header if isinstance(table, JsonLinesTable) else table.names
         self._names = our_names(own, ours.names)
         self._lines = table.lines() if isinstance(table, JsonLinesTable) else None
+        self._is_sheet = table.format == "xlsx"
 
     def write(self, rows: Rows) -> None:
         """See `Output`."""
         columns = [column.to_pylist() for column in rows.ours.values()]
         ours = (orjson.dumps(dict(zip(self._names, row, strict=True))) for row in zip(*columns, strict=True))
         if self._lines is None:
-            values = (_values(column) for column in rows.own.columns)
+            values = (self._own(column) for column in rows.own.columns)
             own = (dict(zip(rows.own.schema.names, row, strict=True)) for row in zip(*values, strict=True))
             lines = (orjson.dumps(row, default=_json) for row in own)
         else:
@@ -260,31 +265,13 @@ class JsonLinesOutput(Output):
             start = line.rstrip()[:-1].rstrip()  # without the brace
             self._file.write(start + (b"" if start == b"{" else b",") + more[1:] + b"\n")
 
+    def _own(self, column: pa.Array) -> list[Any]:
+        values = values_of(column)
+        return list(map(whole, values)) if self._is_sheet else values
+
     def close(self) -> None:
         """See `Output`."""
         self._file.close()
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """Return a column's values; their text where Python has nothing for one: a date after the year 9999."""
-    values: list[Any]
-    try:
-        values = column.to_pylist()
-    except (OverflowError, ValueError, pa.ArrowException):  # also text that is not UTF-8
-        values = _texts(column)
-    return values
-
-
-def _texts(column: pa.Array) -> list[Any]:
-    try:
-        values: list[Any] = column.cast(pa.string()).to_pylist()
-    except (UnicodeDecodeError, pa.ArrowException):
-        if not pa.types.is_string(column.type):
-            return [str(one) for one in column]
-    else:
-        return values
-    data = column.cast(pa.binary()).to_pylist()
-    return [None if one is None else one.decode(errors="replace") for one in data]
 
 
 def as_text(name: str, column: pa.Array) -> pa.Array:
@@ -326,7 +313,7 @@ def _cell(value: Any) -> Any:
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, list | dict | tuple):
         return json.dumps(value, ensure_ascii=False, default=_json)
-    return value if isinstance(value, int | float) else str(value)
+    return whole(value) if isinstance(value, int | float) else str(value)
 
 
 def _json(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tagger.collection.runs import read_runs
 from tagger.errors import UsageError
+from tagger.outfile import file_to_write
 from tagger.report import ReportOptions, ReportResult
 from tagger.report.gather import COLUMNS, Gathered, gather
 from tagger.report.outliers import outlier_sheet
@@ -125,7 +126,7 @@ def _write_file(path: Path, data: bytes) -> str:
     Raises:
         UsageError: It cannot be written there.
     """
-    target = path.absolute()
+    target = file_to_write(path.absolute())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".html")

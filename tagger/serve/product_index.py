@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagger.catalog.flags import FLAG, FLAGS
-from tagger.catalog.table import cell_text
+from tagger.catalog.table import cell_text, values_of
 from tagger.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _staged(catalog: EnrichedCatalog) -> Iterator[pa.RecordBatch]:
         n = len(arrays[0])
         columns = dict(zip(wanted, arrays, strict=True))
         ids, titles, categories, prices = (
-            [""] * n if column is None else [cell_text(one) for one in columns[column].to_pylist()]
+            [""] * n if column is None else [cell_text(one) for one in values_of(columns[column])]
             for column in own
         )
         image_ids, flags, suggestion = (columns[ours[name]] for name in names)

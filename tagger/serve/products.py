@@ -20,6 +20,7 @@ import pyarrow as pa
 from tagger.catalog.enriched import EnrichedCatalog, value_text
 from tagger.catalog.flags import FLAGS
 from tagger.catalog.schema import RECOMMENDED
+from tagger.catalog.table import values_of
 from tagger.errors import UnknownName, UsageError
 from tagger.index.filters import shown
 from tagger.serve.product_index import product_index
@@ -175,24 +176,16 @@ class Products:
                 raise UnknownName(f"there is no product {shown(product_id)} in the catalog")
             at = cursor.execute("SELECT row FROM pictures WHERE product = ? ORDER BY row", [row["product"]])
             rows = [one for (one,) in at.fetchall()]
-            names = ", ".join(f"c{n}" for n in range(len(self._catalog.names)))
-            read = cursor.sql(
-                f"SELECT * FROM read_parquet(?, file_row_number = true) AS t({names}, n) "
-                f"WHERE n BETWEEN ? AND ? AND n IN ({', '.join('?' * len(rows))}) ORDER BY n",
-                params=[self._file, rows[0], rows[-1], *rows],
-            )
-            lines = read.to_arrow_table().to_pylist()
+            lines = self._lines(cursor, rows)
             ours, first = self._catalog.ours, lines[0]
-            said = {name: first[f"c{place}"] for name, place in ours.items()}
+            said = {name: first[place] for name, place in ours.items()}
             alike = {name: said.get(name) or [] for name in ("similar_products", RECOMMENDED.name)}
             alike = {name: _scored(value) for name, value in alike.items()}
             known = self._named(cursor, {key for some in alike.values() for key, _ in some})
             return {
                 **{name: row[name] for name in ("title", "category", "price")},
                 "product_id": row["key"],
-                "images": _images(
-                    [(line[f"c{ours['image_ids']}"], line[f"c{ours['alt_text']}"]) for line in lines]
-                ),
+                "images": _images([(line[ours["image_ids"]], line[ours["alt_text"]]) for line in lines]),
                 **{name: said[name] or [] for name in ("tags", "categories", "colors")},
                 "suggestion": _suggestion(said),
                 "flags": said["quality_flags"] or [],
@@ -220,11 +213,26 @@ class Products:
                 for product, key, title, flags in rows:
                     yield key, title, flags or [], list(dict.fromkeys(images.get(product, ())))
 
-    def _own(self, line: dict[str, Any]) -> list[dict[str, str]]:
+    def _lines(self, cursor: duckdb.DuckDBPyConnection, rows: list[int]) -> list[list[Any]]:
+        """Return rows of the catalog, all columns."""
+        import duckdb
+
+        names = ", ".join(f"c{n}" for n in range(len(self._catalog.names)))
+        try:
+            read = cursor.sql(
+                f"SELECT * FROM read_parquet(?, file_row_number = true) AS t({names}, n) "
+                f"WHERE n BETWEEN ? AND ? AND n IN ({', '.join('?' * len(rows))}) ORDER BY n",
+                params=[self._file, rows[0], rows[-1], *rows],
+            ).to_arrow_table()
+        except duckdb.Error:  # it takes no text that is not UTF-8, and not every type
+            return self._catalog.rows(rows)
+        return list(map(list, zip(*map(values_of, read.columns), strict=True)))
+
+    def _own(self, line: list[Any]) -> list[dict[str, str]]:
         roles = self._catalog.roles
         told = {roles.id, roles.title, roles.category}
         values = (
-            (name, value_text(line[f"c{n}"]))
+            (name, value_text(line[n]))
             for n, name in enumerate(self._catalog.names[: self._catalog.own])
             if n not in told
         )

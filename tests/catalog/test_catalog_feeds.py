@@ -136,6 +136,31 @@ def test_every_line_of_a_google_feed_keeps_the_rules(opened, tmp_path):
     assert found[5]["custom_label_0"]  # without a word of its own: whatever it is, it keeps the rules
 
 
+def test_words_of_products_are_in_the_first_of_their_rows_that_has_them(opened, tmp_path):
+    levels = "x" * 746 + " > yyy > z"
+    lines = ["id,title,image,category", "1,,0.jpg,", "1,Cup,1.jpg,Home>Mugs> Big >"]
+    (tmp_path / "in.csv").write_text("\n".join([*lines, f"2,Plate,2.jpg,{levels}"]))
+    enrich(opened, tmp_path / "in.csv", tmp_path / "feed.tsv", format="google-merchant")
+    found = check_google(tmp_path / "feed.tsv")
+    assert [row["product_type"] for row in found] == ["Home > Mugs > Big", "x" * 746]
+    enrich(opened, tmp_path / "in.csv", tmp_path / "shop.csv", format="shopify")
+    assert [row["Title"] for row in check_shopify(tmp_path / "shop.csv")] == ["Cup", "Plate"]
+
+
+def test_links_for_shopify_are_addresses(opened, tmp_path):
+    links = (
+        "HTTPS://c.example/0.jpg|https://c.example/a b/1.jpg|https:///2.jpg|https://c.example/w_3,h_2/3.jpg"
+    )
+    (tmp_path / "in.csv").write_text(f'id,title,image\n1,Cup,"{links}"\n')
+    enrich(opened, tmp_path / "in.csv", tmp_path / "shop.csv", format="shopify")
+    with (tmp_path / "shop.csv").open(newline="") as file:
+        assert [row["Image Src"] for row in csv.DictReader(file)] == [
+            "HTTPS://c.example/0.jpg",
+            "https://c.example/a%20b/1.jpg",
+            "https://c.example/w_3,h_2/3.jpg",
+        ]
+
+
 def test_a_label_has_at_most_a_thousand_values(tmp_path):
     made = rows([f"{n}.jpg" for n in range(1100)])
     for n, row in enumerate(made):
@@ -246,7 +271,7 @@ def test_a_further_file_replaces_nothing_that_is_read(opened, tmp_path):
         out.writerow(["Handle", "Title", "Body (HTML)", "Image Src"])
         out.writerows([f"p{n}", f"Product {n}", body, "https://cdn.example/0.jpg"] for n in range(400))
     before = (tmp_path / "out-2.csv").read_bytes()
-    with pytest.raises(UsageError, match="which is read: name another"):
+    with pytest.raises(UsageError, match="which is read or written, too: name another"):
         enrich(opened, tmp_path / "out-2.csv", tmp_path / "out.csv", format="shopify")
     assert (tmp_path / "out-2.csv").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out-2.csv"]
@@ -311,6 +336,11 @@ def test_the_command(opened, tmp_path):
         ((tmp_path / "in.csv", "--out", out, "--min-side", "-4"), "min_side_px must be at least 0, got -4"),
         ((tmp_path / "in.csv", "--out", out, "--in-stock"), "name one with --stock-column"),
         ((tmp_path / "in.csv", "--out", tmp_path / "x.parquet", "--format", "csv"), "it is csv, name it so"),
+        ((tmp_path / "in.csv", "--out", tmp_path / "x.csv", "--format", "google-merchant"), "name it so"),
+        ((tmp_path / "in.csv", "--out", tmp_path / "x.tsv", "--format", "shopify"), "name it so"),
+        ((tmp_path / "in.csv", "--out", tmp_path / "x.csv.gz", "--format", "csv"), "name it so"),
+        ((tmp_path / "in.csv", "--out", out, "--min-likeness", "nan"), "min_cosine must be from -1 to 1"),
+        ((tmp_path / "in.csv", "--out", out, "--min-likeness", "1.5"), "min_cosine must be from -1 to 1"),
         ((tmp_path / "in.csv", "--out", out, "--image-column", "Bild"), "no column 'Bild'"),
     ):
         failed = command("enrich", opened.uri, *words).require(2)

@@ -10,6 +10,7 @@ from index_kit import add
 
 import tagger
 from tagger.catalog import EnrichOptions, enrich
+from tagger.catalog.roles import find_roles, in_stock
 from tagger.collection import SCHEMA, Collection
 from tagger.errors import UsageError
 
@@ -50,6 +51,13 @@ def test_the_rule(opened, tmp_path):
         "https://a.example/%FF/a.jpg": ["img-1"],
         "https://a.example/b.jpg?v=1,https://a.example/a.jpg?v=2": [f"{SHOP}B.JPG", "img-1"],
         '["b.jpg", "a.jpg"]': [f"{SHOP}B.JPG", "img-1"],
+        "a.jpg,": ["img-1"],
+        ";b.jpg|": [f"{SHOP}B.JPG"],
+        " | ": [],
+        "//cdn.example/a.jpg?v=1": ["img-1"],
+        "/media/a.jpg?v=2": ["img-1"],
+        "HTTPS://a.example/w_3,h_2/a.jpg|https://a.example/w_3,h_2/b.jpg": ["img-1", f"{SHOP}B.JPG"],
+        "https://a.example/w_3,h_2/a.jpg, https://a.example/w_3,h_2/b.jpg,": ["img-1", f"{SHOP}B.JPG"],
         "": [],
         "same.jpg": [],
         "bad.jpg": [],
@@ -60,15 +68,15 @@ def test_the_rule(opened, tmp_path):
     found, lost, done = joined(opened, tmp_path, lines)
     assert dict(zip(names, found, strict=True)) == names
     assert [(row["name"], row["problem"], row["row"]) for row in lost] == [
-        ("same.jpg", "ambiguous", "18"),
-        ("bad.jpg", "failed", "19"),
-        ("nothing.jpg", "missing", "20"),
-        ("gone.jpg", "missing", "21"),
+        ("same.jpg", "ambiguous", "25"),
+        ("bad.jpg", "failed", "26"),
+        ("nothing.jpg", "missing", "27"),
+        ("gone.jpg", "missing", "28"),
     ]
     assert lost[1]["detail"] == "corrupt: the file ends in the middle"
-    assert done.joined == {"file name": 20, "image_id": 1, "uri": 1}
+    assert done.joined == {"file name": 28, "image_id": 1, "uri": 1}
     assert done.unmatched == {"ambiguous": 1, "failed": 1, "missing": 2}
-    assert (done.products, done.enriched, done.missing) == (21, 17, 4)
+    assert (done.products, done.enriched, done.missing) == (28, 23, 5)
 
 
 def test_several_rows_and_several_columns_are_one_product(opened, tmp_path):
@@ -103,6 +111,8 @@ def test_columns_and_separators_can_be_said(opened, tmp_path):
     assert done.columns == "product ids in what; images in bilder; not found: categories, titles, stock"
     with pytest.raises(UsageError, match=r"--image-column: the catalog .* has no column 'Foto'; it has 'nr'"):
         joined(opened, tmp_path, lines, image_columns=("Foto",))
+    with pytest.raises(UsageError, match=r"names a column of .* twice"):
+        joined(opened, tmp_path, lines, image_columns=("bilder", "Bilder"))
     with pytest.raises(UsageError, match="there is no encoding 'klingon'"):
         joined(opened, tmp_path, lines, encoding="klingon")
     with pytest.raises(UsageError, match="has 2 columns 'id': name them apart"):
@@ -124,6 +134,44 @@ def test_usual_names_of_columns_are_known(opened, tmp_path, header, told):
     _, _, done = joined(opened, tmp_path, [header, "1;Cup;a.jpg;Cups;3"])
     assert told in done.columns
     assert "not found" not in done.columns
+
+
+WOO = ["ID", "Type", "SKU", "Name", "In stock?", "Stock", "Categories", "Images"]
+MAGENTO = ["sku", "product_type", "categories", "qty", "is_in_stock", "base_image", "additional_images"]
+
+
+@pytest.mark.parametrize(
+    ("header", "category", "stock", "images"),
+    [
+        (WOO, "Categories", "In stock?", ["Images"]),
+        (MAGENTO, "categories", "is_in_stock", ["base_image", "additional_images"]),
+        (["id", "product_type", "qty", "image"], "product_type", "qty", ["image"]),
+        (["id", "Type", "qty", "image", "categories", "category_suggestion"], "Type", "qty", ["image"]),
+    ],
+)
+def test_columns_of_shops_have_their_roles(header, category, stock, images):
+    roles = find_roles(header, where="the catalog")
+    assert (header[roles.category], header[roles.stock]) == (category, stock)
+    assert [header[n] for n in roles.images] == images
+
+
+NOT_IN_STOCK = """\
+0 in stock|0 pcs|Not in stock|no stock|0 Stück|0,00|0.0|schema.org/SoldOut|inactive|null
+http://schema.org/Discontinued||-|Out_of_stock|temporarily out of stock|derzeit nicht verfügbar
+Nicht lieferbar.|rupture de stock|agotado|Esaurito"""
+
+
+def test_words_of_stock():
+    words = NOT_IN_STOCK.replace("\n", "|").split("|")
+    assert [word for word in words if in_stock(word)] == []
+    words = "5 in stock|12 pcs|.5|2-3 days|in stock|preorder|https://schema.org/InStock|>10|lieferbar"
+    assert [word for word in words.split("|") if not in_stock(word)] == []
+
+
+def test_a_name_with_a_question_mark_is_tried_before_it_is_cut(tmp_path):
+    opened = shop(tmp_path / "c", rows(["a.jpg", "a.jpg?v=2"]))
+    lines = ["sku\timage", "1\ta.jpg?v=2", "2\t/m/a.jpg?v=3"]
+    assert joined(opened, tmp_path, lines)[0] == [[f"{SHOP}a.jpg?v=2"], [f"{SHOP}a.jpg"]]
 
 
 def test_columns_with_one_name_are_all_used(opened, tmp_path):

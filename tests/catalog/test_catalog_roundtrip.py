@@ -101,6 +101,46 @@ def test_a_first_line_that_tells_excel_the_delimiter(small, tmp_path):
     assert lines[2].startswith(b"1;a.jpg;x,y;s3://shop/a.jpg;")
 
 
+@pytest.mark.parametrize(
+    ("said", "encoding", "marked"),
+    [
+        ("utf-8", "utf-8-sig", True),
+        ("UTF8", "utf-8-sig", True),
+        ("UTF-8", "utf-8", False),
+        ("utf8", "utf-8", False),
+        ("utf-8-sig", "utf-8", False),
+        ("utf-16", "utf-16", True),
+        ("utf-16-le", "utf-16", True),  # with the mark of this machine
+    ],
+)
+def test_a_mark_is_no_part_of_the_header_whatever_encoding_is_said(small, tmp_path, said, encoding, marked):
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes("Handle,Title,Image Src\n1,\u00c9,a.jpg\n".encode(encoding))
+    options = EnrichOptions(encoding=said)
+    enrich(small, source, out, options=options)
+    assert cells(out)[0][:3] == ["Handle", "Title", "Image Src"]
+    assert out.read_bytes().startswith(codecs.BOM_UTF8) == marked
+    enrich(
+        small, source, out, format="shopify", options=options
+    )  # which it is by the name of its first column
+    assert out.read_text(encoding="utf-8").startswith("Handle,Title,Image Src,Tags,Image Alt Text\n")
+
+
+@pytest.mark.parametrize("said", [None, "utf-16", "utf-8"])
+def test_utf_32_is_refused_by_name(small, tmp_path, said):
+    (tmp_path / "in.csv").write_bytes("sku,image\n1,a.jpg\n".encode("utf-32"))
+    with pytest.raises(UsageError, match="is UTF-32"):
+        enrich(small, tmp_path / "in.csv", tmp_path / "o.csv", options=EnrichOptions(encoding=said))
+
+
+def test_the_line_end_is_that_behind_the_header(small, tmp_path):
+    (tmp_path / "in.csv").write_bytes(b'sku;"Bild\nname";images\r\n1;x,y;a.jpg\r\n')
+    enrich(small, tmp_path / "in.csv", tmp_path / "out.csv")
+    lines = (tmp_path / "out.csv").read_bytes().split(b"\r\n")
+    assert lines[0].startswith(b'sku;"Bild\nname";images;image_ids;')
+    assert lines[1].startswith(b"1;x,y;a.jpg;s3://shop/a.jpg;")
+
+
 def test_latin_1_and_gzip_and_short_rows(small, tmp_path):
     source = tmp_path / "in.csv.gz"
     text = "sku;image;note\n1;a.jpg;caf\u00e9 \u0081\n2;b.jpg\n\n3;c.jpg;x;;\n"
@@ -194,6 +234,71 @@ def test_json_comes_back_as_it_was_written(small, tmp_path):
     back = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert back[0]["id"] == "12345678901234567890123"
     assert back[0]["x"] == '{"y": [1, 2.0]}'
+
+
+def test_what_python_has_no_value_for_is_carried_through(small, tmp_path):
+    bad = pa.array([b"\xff1", b"\xfe1", b"ok"]).view(pa.binary()).cast(pa.string(), safe=False)
+    far = pa.array([10**7, 1, None], pa.date32())
+    images = pa.array([["a.jpg"], ["b.jpg"], ["c.jpg"]], pa.list_(pa.string()))
+    names = pa.ListArray.from_arrays(
+        [0, 1, 2, 3], pa.array([b"\xff", b"a.jpg", b"b.jpg"]).cast(pa.string(), False)
+    )
+    own = pa.table({"id": bad, "title": bad, "category": far, "image": images, "photo": names})
+    pq.write_table(own, tmp_path / "in.parquet")
+    for columns in (("image",), ("photo",)):
+        options = EnrichOptions(image_columns=columns)
+        for name in ("out.parquet", "out.csv", "out.jsonl"):
+            assert enrich(small, tmp_path / "in.parquet", tmp_path / name, options=options).products == 3
+    assert [row[0] for row in cells(tmp_path / "out.csv")[1:]] == ["\\xff1", "\\xfe1", "ok"]
+    for kind, name in (("google-merchant", "o.tsv"), ("shopify", "o.csv")):
+        enrich(small, tmp_path / "in.parquet", tmp_path / name, format=kind)
+    assert pq.read_table(tmp_path / "out.parquet").column("id").combine_chunks().cast(pa.binary())[0].as_py()
+
+
+def test_numbers_are_written_as_they_look(small, tmp_path):
+    book = openpyxl.Workbook()
+    book.active.append(["id", "title", "image", "price"])
+    book.active.append([1001, "A", "a.jpg", 20])
+    book.active.append([1002.5, "B", "b.jpg", 19.9])
+    book.save(tmp_path / "in.xlsx")
+    (tmp_path / "in.jsonl").write_text(
+        '{"id": 1001, "title": "A", "image": "a.jpg", "price": 20}\n'
+        '{"id": 1002.5, "title": "B", "image": "b.jpg", "price": 19.9}\n'
+    )
+    for source in ("in.xlsx", "in.jsonl"):
+        enrich(small, tmp_path / source, tmp_path / "out.csv")
+        header, *found = cells(tmp_path / "out.csv")
+        assert [(row[0], row[3]) for row in found] == [("1001", "20"), ("1002.5", "19.9")]
+        assert [row[header.index("similar_products")] for row in found] == ["1002.5", "1001"]
+    enrich(small, tmp_path / "in.xlsx", tmp_path / "out.jsonl")
+    assert '"price":20,' in (tmp_path / "out.jsonl").read_text()
+
+
+def test_infinite_numbers_are_text(small, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"id": 1, "image": "a.jpg", "price": 1e999}\n{"id": 2, "price": 3}\n')
+    enrich(small, tmp_path / "in.jsonl", tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet").column("price").to_pylist() == ["Infinity", "3"]
+    enrich(small, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert '"price": 1e999' in (tmp_path / "out.jsonl").read_text()
+
+
+def test_what_a_workbook_cannot_give_is_told(small, tmp_path):
+    book = openpyxl.Workbook()
+    book.active.append(["Handle", "Title", "Image Src", "Published", "Time", "Price", "Sum"])
+    book.active.append(["a", "A", "a.jpg", True, dt.timedelta(hours=30), "#N/A", "=1+1"])
+    book.active.append(["b", "B", "b.jpg", False, dt.timedelta(minutes=1), 2.5, 3])
+    other = book.create_sheet("Other")
+    other.append(["image"])
+    other.append(["c.jpg"])
+    book.save(tmp_path / "in.xlsx")
+    done = enrich(small, tmp_path / "in.xlsx", tmp_path / "out.csv", format="shopify")
+    assert [row[3:7] for row in cells(tmp_path / "out.csv")[1:]] == [
+        ["true", "30:00:00", "", ""],
+        ["false", "0:01:00", "2.5", "3"],
+    ]
+    assert [(n, "error such as #N/A" in remark) for remark, n in done.remarks.items()] == [(2, True)]
+    options = EnrichOptions(sheet="Other")
+    assert enrich(small, tmp_path / "in.xlsx", tmp_path / "out.csv", options=options).remarks == {}
 
 
 def test_a_workbook_comes_back_with_its_types(small, tmp_path):

@@ -496,6 +496,27 @@ def test_the_columns_are_told_apart(small, tmp_path):
     assert found.names[found.roles.title] == "title"
 
 
+@pytest.mark.parametrize("bad", ["title", "category", "note", "far"])
+def test_columns_that_python_has_no_value_for_are_shown_as_text(small, tmp_path, bad):
+    import tagger as package
+
+    place, _, addresses = small
+    table = pa.table({"sku": ["1", "2"], "image": list(addresses.values())[:2], "title": ["Cup", "Plate"]})
+    values = pa.array([b"\xff cup", b"plate"]).cast(pa.string(), safe=False)
+    if bad == "far":
+        values = pa.array([10**7, 1], pa.date32())
+    table = table.drop_columns([bad] if bad == "title" else []).append_column(bad, values)
+    pq.write_table(table, tmp_path / "in.parquet")
+    package.enrich(package.open(str(place)), tmp_path / "in.parquet", tmp_path / "out.parquet")
+    products = Products(tmp_path / "out.parquet", load_settings())
+    rows, _ = products.page(ProductFilter(), [], offset=0, k=9)
+    assert [row["product_id"] for row in rows] == ["1", "2"]
+    told = [products.product(key) for key in ("1", "2")]
+    assert [len(one["images"]) for one in told] == [1, 1]
+    shown = [one.get(bad) or {own["name"]: own["value"] for own in one["own"]}[bad] for one in told]
+    assert shown == (["29349-01-26", "1970-01-02"] if bad == "far" else ["\\xff cup", "plate"])
+
+
 def test_a_large_catalog_is_paged_quickly(small, tmp_path, record_property):
     """Rows of an enriched catalog, many times over."""
     import time
