@@ -161,6 +161,7 @@ class Growing:
         self.folder = tempfile.mkdtemp(prefix="rg-")
         (Path(self.folder) / "ray").mkdir()
         self._token = secrets.token_hex(16)
+        self.address = f"127.0.0.1:{free_port()}"
         types: dict[str, Any] = {_HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}}
         for name, (cpus, gpus, most) in groups.items():
             resources = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
@@ -179,6 +180,7 @@ class Growing:
                 "type": "external",
                 "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
                 "head_node_id": _FAKE_HEAD,
+                "gcs_address": self.address,
                 "launch_multiple": True,
                 "use_node_id_as_ip": True,
                 "disable_node_updaters": True,
@@ -196,11 +198,9 @@ class Growing:
         return _token_env(self._token)
 
     def __enter__(self) -> Self:
-        port = free_port()
-        self.address = f"127.0.0.1:{port}"
         self._log = (Path(self.folder) / "head.log").open("w+b")
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-        command += ["--port", str(port), "--node-ip-address", "127.0.0.1", "--num-cpus", "0"]
+        command += ["--port", self.address.rpartition(":")[2], "--node-ip-address", "127.0.0.1", "--num-cpus", "0"]
         command += ["--include-dashboard", "false", "--object-store-memory", str(OBJECT_STORE_BYTES)]
         command += ["--autoscaling-config", str(self._config)]
         self._head = subprocess.Popen(
