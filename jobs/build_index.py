@@ -1,0 +1,13 @@
+"""Make or update the similarity index of a collection, as a job on a Ray cluster.
+
+    ray job submit --working-dir . -- python jobs/build_index.py s3://bucket/collection
+
+Takes what `tagger index` takes (`tagger index --help`); `tagger submit index …` also follows the job and tries again.
+"""
+
+import sys
+
+from tagger.cli import main
+
+if __name__ == "__main__":
+    main(["index", *sys.argv[1:]])
