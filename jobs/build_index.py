@@ -1,8 +1,9 @@
 """Make or update the similarity index of a collection, as a job on a Ray cluster.
 
-    ray job submit --working-dir . -- python jobs/build_index.py s3://bucket/collection
+    ray job submit --working-dir . -- python jobs/build_index.py s3://bucket/tags
 
-Takes what `tagger index` takes (`tagger index --help`); `tagger submit index …` also follows the job and tries again.
+Arguments are those of `tagger index` (see `tagger index --help`).
+`tagger submit index …` does the same, follows the job and tries again where that helps.
 """
 
 import sys

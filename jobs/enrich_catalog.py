@@ -1,8 +1,9 @@
 """Add what its pictures show to a product catalog, as a job on a Ray cluster.
 
-    ray job submit --working-dir . -- python jobs/enrich_catalog.py s3://bucket/collection s3://bucket/products.csv --out s3://bucket/enriched.parquet
+    ray job submit --working-dir . -- python jobs/enrich_catalog.py s3://bucket/tags products.csv --out s3://bucket/out.csv
 
-Takes what `tagger enrich` takes (`tagger enrich --help`); `tagger submit enrich …` also follows the job and tries again.
+Arguments are those of `tagger enrich` (see `tagger enrich --help`).
+`tagger submit enrich …` does the same, follows the job and tries again where that helps.
 """
 
 import sys

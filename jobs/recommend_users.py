@@ -1,8 +1,9 @@
-"""Recommend images to every customer in a file of events, as a job on a Ray cluster.
+"""Recommend images to the customers in a file of events, as a job on a Ray cluster.
 
-    ray job submit --working-dir . -- python jobs/recommend_users.py s3://bucket/collection --events s3://bucket/events.parquet --out s3://bucket/for_users.parquet
+    ray job submit --working-dir . -- python jobs/recommend_users.py s3://bucket/tags --events events.csv --out for_users.csv
 
-Takes what `tagger recommend` takes (`tagger recommend --help`); `tagger submit recommend …` also follows the job and tries again.
+Arguments are those of `tagger recommend` (see `tagger recommend --help`).
+`tagger submit recommend …` does the same, follows the job and tries again where that helps.
 """
 
 import sys

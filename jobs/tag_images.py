@@ -1,8 +1,9 @@
 """Tag the images of a bucket, as a job on a Ray cluster.
 
-    ray job submit --working-dir . -- python jobs/tag_images.py s3://bucket/photos s3://bucket/collection
+    ray job submit --working-dir . -- python jobs/tag_images.py s3://bucket/photos s3://bucket/tags
 
-Takes what `tagger tag` takes (`tagger tag --help`); `tagger submit tag …` also follows the job and tries again.
+Arguments are those of `tagger tag` (see `tagger tag --help`).
+`tagger submit tag …` does the same, follows the job and tries again where that helps.
 """
 
 import sys

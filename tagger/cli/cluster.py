@@ -26,6 +26,16 @@ _JSON = click.option(
 _STOPPED_WITHIN_S = 60.0
 
 
+class _Shown:
+    """Shows the log of a job on stderr, and notes whether it says why a command failed."""
+
+    has_reason = False
+
+    def show(self, line: str) -> None:
+        self.has_reason = self.has_reason or line.startswith("tagger: ")
+        print(_plain(line), file=sys.stderr)
+
+
 @click.command(context_settings={"allow_interspersed_args": False})
 @_ADDRESS
 @click.option(
@@ -41,7 +51,11 @@ _STOPPED_WITHIN_S = 60.0
 )
 @click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Variable of the job; may be repeated.")
 @click.option(
-    "--retries", type=click.IntRange(min=0), default=3, show_default=True, help="More attempts that may be made."
+    "--retries",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="More attempts that may be made.",
 )
 @click.option("--no-wait", is_flag=True, help="Submit and leave; nobody retries then.")
 @_JSON
@@ -59,10 +73,10 @@ def submit(
 ) -> int:
     """Run a tagger COMMAND with its arguments as a job on a Ray cluster.
 
-    Options of `submit` come before COMMAND, those of the command after it. What the job prints comes to stderr
-    while it runs, its last line also to stdout, and its exit code is that of this command. A job that was lost
-    or failed in a way that it can go on from is submitted again, as ID.2, ID.3 and so on. Ctrl-C leaves the job
-    running.
+    Options of `submit` come before COMMAND, those of the command after it. What the job prints comes to
+    stderr while it runs, its last line also to stdout, and its exit code is that of this command. A job that
+    was lost, or failed in a way that it can go on from, is submitted again, as ID.2, ID.3 and so on. Ctrl-C
+    leaves the job running.
     """
     from tagger.cluster.client import JobClient
     from tagger.cluster.entry import entry_point, fresh_id, parse_env, require_new_id
@@ -76,17 +90,18 @@ def submit(
     folder = None if working_dir is None else _folder(working_dir)
     wish = Wish(base or fresh_id(command[0]), command, folder, parse_env(env, variables()))
     client = JobClient(address, load_settings())
-    say, show = teller(quiet=False), teller(quiet=False)
-    submission = Submission(client, wish, retries=retries, say=say, show=show)
+    say = teller(quiet=False)
+    log = _Shown()
+    submission = Submission(client, wish, retries=retries, say=say, show=log.show)
     ended = submission.start() if no_wait else submission.run()
     if ended.error is not None:
-        say(f"tagger: {ended.error}")
+        say(ended.error if log.has_reason else f"tagger: {ended.error}")
     if as_json:
         print_json(ended.to_json())
     elif no_wait:
         print(ended.submission_id)
     elif ended.last_line is not None and ended.error is None:
-        print(printable(ended.last_line))
+        print(_plain(ended.last_line))
     return ended.exit_code or 0
 
 
@@ -109,7 +124,9 @@ def list_jobs(*, address: str | None, as_json: bool) -> int:
         return 0
     width = max((len(job.submission_id) for job in found), default=0)
     for job in found:
-        print(printable(f"{job.submission_id:{width}}  {job.status:9}  {_started(job):20}  {_line(job)}"[:500]))
+        print(
+            printable(f"{job.submission_id:{width}}  {job.status:9}  {_started(job):20}  {_line(job)}"[:500])
+        )
     if not found:
         print("no jobs")
     return 0
@@ -121,6 +138,8 @@ def list_jobs(*, address: str | None, as_json: bool) -> int:
 @_JSON
 def status(*, submission_id: str, address: str | None, as_json: bool) -> int:
     """Tell how a job stands."""
+    from tagger.cluster.rule import judge
+
     job = _job(_client(address), submission_id)
     if as_json:
         print_json({**_record(job), "message": job.message})
@@ -132,8 +151,8 @@ def status(*, submission_id: str, address: str | None, as_json: bool) -> int:
     seconds = _seconds(job)
     if seconds is not None:
         print(f"took     {seconds:,.1f} s" if job.ended else f"runs     for {seconds:,.0f} s")
-    if job.status == "FAILED" and job.message:
-        print(f"message  {printable(job.message.strip().partition(chr(10))[0][:500])}")
+    if job.ended:
+        print(f"why      it {printable(judge(job, (job.message or '').splitlines()).why[:500])}")
     return 0
 
 
@@ -155,7 +174,7 @@ def logs(*, submission_id: str, follows: bool, address: str | None, as_json: boo
     def show(line: str) -> None:
         if as_json:
             lines.append(line)
-        print(printable(line), file=sys.stderr if as_json else sys.stdout, flush=follows)
+        print(_plain(line), file=sys.stderr if as_json else sys.stdout, flush=follows)
 
     log = Log(show)
     if follows:
@@ -242,6 +261,10 @@ def _record(job: "Job") -> dict[str, Any]:
         "seconds": _seconds(job),
         "exit_code": job.exit_code,
     }
+
+
+def _plain(line: str) -> str:
+    return printable(line.expandtabs())
 
 
 def _line(job: "Job") -> str:

@@ -1,4 +1,4 @@
-"""The job server of a Ray cluster, spoken to with Ray's own client; whatever goes wrong becomes a sentence."""
+"""The job server of a Ray cluster, asked with Ray's own client; whatever goes wrong becomes a sentence."""
 
 from __future__ import annotations
 
@@ -229,7 +229,11 @@ def parse_address(address: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError:
         parts, host, port = urlsplit(""), None, None
-    if parts.scheme in ("http", "https") and host and not (parts.query or parts.fragment or "@" in parts.netloc):
+    if (
+        parts.scheme in ("http", "https")
+        and host
+        and not (parts.query or parts.fragment or "@" in parts.netloc)
+    ):
         if port == 6379:
             raise UsageError(f"{_shown(address)} is the port of Ray's own processes: {_where(host)}")
         return address.rstrip("/")
@@ -340,8 +344,8 @@ def _explained(address: str, secrets: Any = ()) -> Iterator[None]:
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
         late = isinstance(error, requests.exceptions.Timeout)
         raise ClusterUnavailable(
-            f"{address} {'does not answer in time' if late else 'cannot be reached'}: is the cluster up, with "
-            "its dashboard, and is this its address from here? A tunnel must lead to the dashboard's port, 8265"
+            f"{address} {'does not answer in time' if late else 'cannot be reached'}: is the cluster up, and "
+            "is this the address of its dashboard from here? A tunnel must lead to that port, mostly 8265"
         ) from None
     except (_NotRay, requests.exceptions.JSONDecodeError):
         raise UsageError(f"{address} is not a Ray job server: {_where('HOST')}") from None

@@ -6,7 +6,8 @@ import json
 import shlex
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tagger.cluster.client import AlreadyThere, Job, JobClient, without
 from tagger.cluster.entry import attempt_id, entry_point
@@ -16,6 +17,8 @@ from tagger.errors import StillRunning, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+_Answer = TypeVar("_Answer")
 
 _RACES: Final = 20  # as many others may submit the same id at the same moment
 
@@ -136,7 +139,11 @@ class Submission:
                 self._current = None
                 lines = list(log.last_lines)
                 verdict = judge(last, lines)
-                if verdict.again == "no" or failures > self._retries or (verdict.again == "once" and failures > 1):
+                if (
+                    verdict.again == "no"
+                    or failures > self._retries
+                    or (verdict.again == "once" and failures > 1)
+                ):
                     return self._ended(job, last, lines, verdict)
                 ended_before = job.attempt
                 pause = self._pause(failures)
@@ -153,8 +160,8 @@ class Submission:
                     f"interrupted while no attempt was running; the same command with --id {base} goes on"
                 ) from None
             raise StillRunning(
-                f"the job {self._current} goes on; follow it with `tagger jobs logs --follow {self._current}`, "
-                f"stop it with `tagger jobs stop {self._current}`"
+                f"the job {self._current} goes on; to follow it: `tagger jobs logs --follow "
+                f"{self._current}`, to stop it: `tagger jobs stop {self._current}`"
             ) from None
         raise AssertionError("the last attempt returns")
 
@@ -165,7 +172,7 @@ class Submission:
             after: The last attempt that is known to have failed; 0 if none is.
         """
         for _ in range(_RACES):
-            job = self._ask(lambda: self._client.newest(self._wish.base), patient=after > 0)
+            job = self._ask(partial(self._client.newest, self._wish.base), patient=after > 0)
             if job is not None and job.attempt > after:
                 self._require_same_command(job)
                 if not job.ended:
@@ -173,16 +180,18 @@ class Submission:
                     return job
                 if job.status == "SUCCEEDED":
                     return job
-                self._say(f"job {job.submission_id} has ended with {job.status} before: it is submitted again")
+                self._say(
+                    f"job {job.submission_id} has ended with {job.status} before: it is submitted again"
+                )
                 after = job.attempt
             attempt = max(after, job.attempt if job else 0) + 1
             try:
-                return self._ask(lambda number=attempt: self._send(number), patient=after > 0)  # type: ignore[misc]
+                return self._ask(partial(self._send, attempt), patient=after > 0)
             except AlreadyThere:
                 continue  # somebody else submitted it a moment ago: look again
         raise UsageError(f"job {self._wish.base} cannot be submitted: too many others submit it as well")
 
-    def _ask(self, ask: Callable[[], Any], *, patient: bool) -> Any:
+    def _ask(self, ask: Callable[[], _Answer], *, patient: bool) -> _Answer:
         """Ask at once before the first attempt, when a person waits to hear of a slip; later patiently."""
         return patiently(ask, self._say) if patient else ask()
 
@@ -240,5 +249,3 @@ def _object(line: str | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
