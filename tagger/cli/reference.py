@@ -27,10 +27,12 @@ _JSON_KEYS = {
     "examples: [row], flags: {flag: products}, columns, read_as, left_out: {reason: products}, "
     "remarks: {text: number}, out, files, unmatched_out, seconds",
     "serve": "url, seconds, collection; with --catalog also catalog, decisions; once requests are answered",
-    "submit": "submission_id, status, attempts, exit_code, seconds, result: what the command printed for its own "
-    "`--json`, else null; if it failed also error; with --no-wait exit_code is null",
-    "jobs list": "jobs: [{submission_id, status, attempt, command, entry_point, started, seconds, exit_code}]",
-    "jobs status": "submission_id, status, attempt, command, entry_point, started, seconds, exit_code, message",
+    "submit": "submission_id, status, attempts, exit_code, seconds, result: what the command printed for "
+    "--json of its own, else null; of a failed job also error; with --no-wait exit_code is null",
+    "jobs list": "jobs: [{submission_id, status, attempt, command, entry_point, started, seconds, "
+    "exit_code}]",
+    "jobs status": "submission_id, status, attempt, command, entry_point, started, seconds, exit_code, "
+    "message",
     "jobs logs": "submission_id, status, lines",
     "jobs stop": "submission_id, stopped, status",
     "demo": "photos, collection, report, run, index",

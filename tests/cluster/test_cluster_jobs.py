@@ -16,6 +16,7 @@ import pytest
 from conftest import BIN, ROOT, JobServer
 from driving import Driver, tagger, wait_for
 from tables import assert_same_rows, rows_of
+from wire import Wire
 
 from tagger.testing import RawS3, make_photos
 
@@ -109,11 +110,19 @@ def test_followed_left_and_followed_again(
     other = tagger("submit", "--id", "nightly", "check", cluster.collection, env=cluster.env).require(2)
     assert "belongs to another command" in other.sentence
 
-    again = stack.enter_context(cluster.submit("nightly"))
+    wire = stack.enter_context(Wire(int(cluster.server.address.rpartition(":")[2])))
+    again = stack.enter_context(cluster.submit("nightly", "--address", wire.address))
     wait_for("the log", lambda: "Running entrypoint" in again.stderr, timeout=60)
+    wire.up = False  # the server goes away for a moment, and every connection breaks
+    wire.cut()
+    wait_for("another try", lambda: wire.refused > 0, timeout=60)
+    wire.up = True
+    wire.cut()
     sluice.open(N)
     record = again.wait().require().json
     assert "following it" in again.stderr
+    assert again.stderr.count("Running entrypoint") == 1
+    assert again.stderr.count('{"run_id"') == 1
     assert list(record) == ["submission_id", "status", "attempts", "exit_code", "seconds", "result"]
     assert (record["submission_id"], record["status"], record["attempts"]) == ("nightly", "SUCCEEDED", 1)
     assert (record["exit_code"], record["result"]["tagged"]) == (0, N)
