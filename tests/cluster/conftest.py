@@ -39,7 +39,10 @@ def free_ports(count: int) -> list[int]:
 
 
 class JobServer:
-    """A cluster on loopback that asks for a token; a context manager that leaves nothing behind.
+    """A cluster of this machine that asks for a token; a context manager that leaves nothing behind.
+
+    Its dashboard listens on loopback. To jobs Ray names the cluster by the machine's own address, whatever it
+    is told, so that the check of the token beyond loopback is part of every job here.
 
     Attributes:
         address: Of the job server, `http://127.0.0.1:PORT`.
