@@ -13,7 +13,8 @@ from tagger.cli import print_json, printable, teller
 from tagger.errors import UsageError
 
 if TYPE_CHECKING:
-    from tagger.cluster.client import Job, JobClient
+    from tagger.cluster.client import JobClient
+    from tagger.cluster.job import Job
 
 _ADDRESS = click.option(
     "--address",

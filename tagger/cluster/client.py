@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from tagger.cluster.entry import split_attempt
+from tagger.cluster.address import parse_address, where
+from tagger.cluster.job import Job, without
 from tagger.errors import ClusterUnavailable, RunError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     from tagger.settings import Settings
 
@@ -23,69 +22,9 @@ DEFAULT_ADDRESS: Final = "http://127.0.0.1:8265"
 _CONNECT_S: Final = 10.0
 _ANSWER_S: Final = 60.0
 _UPLOAD_S: Final = 600.0
-_ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 _TOKEN: Final = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the cluster"  # noqa: S105
 _STOP_WAIT_S: Final = 30
 """How long a stopped command may take to put away its lease and what it has in hand; Ray gives it 3 s."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One attempt at a command, as the job server knows it.
-
-    Attributes:
-        submission_id: Its id.
-        status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
-        base: The id that all attempts at the command share.
-        attempt: Number of the attempt, from 1.
-        command: The arguments of tagger; None if the job was not made by `tagger submit`.
-        entry_point: The shell line that runs.
-        exit_code: Of the command; None unless it ended by itself, negative if a signal killed it.
-        error_type, message: What Ray says about its end.
-        started_s, ended_s: Unix times.
-    """
-
-    submission_id: str
-    status: str
-    base: str
-    attempt: int
-    command: tuple[str, ...] | None
-    entry_point: str
-    exit_code: int | None = None
-    error_type: str | None = None
-    message: str | None = None
-    started_s: float | None = None
-    ended_s: float | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is over."""
-        return self.status in _ENDED
-
-    @classmethod
-    def of(cls, details: Any) -> Job:
-        """Return a job from Ray's JobDetails, without its variables: those may be secret."""
-        submission_id = details.submission_id or details.job_id
-        metadata = details.metadata or {}
-        base, attempt = split_attempt(submission_id)
-        command = None
-        if "tagger_command" in metadata:
-            command = tuple(json.loads(metadata["tagger_command"]))
-            base, attempt = metadata["tagger_id"], int(metadata["tagger_attempt"])
-        secrets = ((details.runtime_env or {}).get("env_vars") or {}).values()
-        return cls(
-            submission_id=submission_id,
-            status=str(details.status.value),
-            base=base,
-            attempt=attempt,
-            command=command,
-            entry_point=details.entrypoint,
-            exit_code=details.driver_exit_code,
-            error_type=details.error_type,
-            message=without(details.message, secrets),
-            started_s=details.start_time / 1000 if details.start_time else None,
-            ended_s=details.end_time / 1000 if details.end_time else None,
-        )
 
 
 class AlreadyThere(Exception):
@@ -190,14 +129,14 @@ class JobClient:
                     runtime_env=runtime_env,
                     metadata=metadata,
                 )
-            except (_Refused, RuntimeError, ValueError) as error:
-                text = str(error)
-                if "already exists" in text:
+            except _TooLarge as upload:
+                raise UsageError(
+                    f"{working_dir} is too large to upload: {upload}. List what a job does not need in "
+                    ".rayignore or .gitignore, or install tagger on the cluster and leave --working-dir out"
+                ) from None
+            except _Refused as refused:
+                if "already exists" in str(refused):
                     raise AlreadyThere(submission_id) from None
-                if "exceeds the maximum size" in text or "Maximum request body size" in text:
-                    raise UsageError(_too_large(working_dir)) from None
-                if isinstance(error, _Refused) and error.status == 413:
-                    raise UsageError(_too_large(working_dir)) from None
                 raise
 
     def stop(self, submission_id: str) -> bool:
@@ -215,62 +154,6 @@ class JobClient:
         return self._ray.tail_job_logs(submission_id)  # type: ignore[no-any-return]
 
 
-def parse_address(address: str) -> str:
-    """Return the address of a job server without a slash at its end.
-
-    >>> parse_address("http://10.0.0.5:8265/")
-    'http://10.0.0.5:8265'
-
-    Raises:
-        UsageError: It is another kind of address; the text says which one is needed.
-    """
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        parts, host, port = urlsplit(""), None, None
-    if (
-        parts.scheme in ("http", "https")
-        and host
-        and not (parts.query or parts.fragment or "@" in parts.netloc)
-    ):
-        if port == 6379:
-            raise UsageError(f"{_shown(address)} is the port of Ray's own processes: {_where(host)}")
-        return address.rstrip("/")
-    if "@" in address:
-        raise UsageError("a job server's address has no user and password: Ray's token takes their place")
-    name = address.split("://", 1)[-1].rpartition(":")[0].strip("/") or "HOST"
-    if parts.scheme == "ray":
-        raise UsageError(f"{_shown(address)} is an address of the Ray client: {_where(name)}")
-    raise UsageError(f"{_shown(address)} is no address of a job server: {_where(name)}")
-
-
-def _where(host: str) -> str:
-    return f"jobs are submitted to the dashboard's, such as http://{host}:8265"
-
-
-def _shown(address: str) -> str:
-    return address[:200]
-
-
-def without(text: str | None, secrets: Sequence[str] | Any) -> str | None:
-    """Return a text with every secret in it made unreadable.
-
-    >>> without("no such key: hunter2", ["hunter2", ""])
-    'no such key: ***'
-    """
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text and text.replace(secret, "***")
-    return text
-
-
-def _too_large(working_dir: str | None) -> str:
-    return (
-        f"{working_dir} is too large to upload: the job server takes 100 MiB. List what a job does not need "
-        "in .rayignore or .gitignore, or install tagger on the cluster and leave --working-dir out"
-    )
-
-
 class _Refused(Exception):
     """The job server answers with an error."""
 
@@ -279,12 +162,17 @@ class _Refused(Exception):
         self.status = status
 
 
+class _TooLarge(Exception):
+    """A folder is larger, packed, than a job server takes."""
+
+
 class _NotRay(Exception):
     """Whoever answers is no job server."""
 
 
 def _ray_client(address: str) -> Any:
     """Return Ray's client, told to give up on a silent server and to raise errors with their status."""
+    from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE
     from ray.job_submission import JobSubmissionClient
 
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -306,6 +194,10 @@ def _ray_client(address: str) -> Any:
             """Is done once, by `server_version`."""
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+            size = len(options.get("data") or b"")
+            if size >= DASHBOARD_CLIENT_MAX_SIZE:  # the server would break the connection, and say nothing
+                packed, limit = f"{size / 2**20:,.0f}", f"{DASHBOARD_CLIENT_MAX_SIZE / 2**20:,.0f}"
+                raise _TooLarge(f"packed it has {packed} MiB, the job server takes {limit}")
             patience = _UPLOAD_S if method == "PUT" else _ANSWER_S
             return super()._do_request(method, endpoint, timeout=(_CONNECT_S, patience), **options)
 
@@ -326,7 +218,7 @@ def _ray_client(address: str) -> Any:
 
 
 @contextlib.contextmanager
-def _explained(address: str, secrets: Any = ()) -> Iterator[None]:
+def _explained(address: str, secrets: Iterable[str] = ()) -> Iterator[None]:
     """Turn what Ray and requests raise into sentences."""
     import requests
     from ray.exceptions import AuthenticationError
@@ -348,7 +240,7 @@ def _explained(address: str, secrets: Any = ()) -> Iterator[None]:
             "is this the address of its dashboard from here? A tunnel must lead to that port, mostly 8265"
         ) from None
     except (_NotRay, requests.exceptions.JSONDecodeError):
-        raise UsageError(f"{address} is not a Ray job server: {_where('HOST')}") from None
+        raise UsageError(f"{address} is not a Ray job server: {where('HOST')}") from None
     except requests.exceptions.RequestException as error:
         raise UsageError(f"{address} cannot be asked: {_first_line(error)}") from None
     except _Refused as refused:

@@ -13,7 +13,8 @@ from tagger.errors import ClusterUnavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tagger.cluster.client import Job, JobClient
+    from tagger.cluster.client import JobClient
+    from tagger.cluster.job import Job
 
 PATIENCE_S: Final = 600.0
 """How long a job server may be away while a job runs. A head node needs minutes to come back."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tagger.cluster.client import Job
+    from tagger.cluster.job import Job
 
 FIRST_PAUSE_S: Final = 25.0
 """Longer than the lease of a killed driver lives (tagger.collection.lease.TTL_S): then the next may write."""

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from tagger.cluster.client import AlreadyThere, Job, JobClient, without
+from tagger.cluster.client import AlreadyThere
 from tagger.cluster.entry import attempt_id, entry_point
 from tagger.cluster.following import Log, follow, patiently
+from tagger.cluster.job import Job, without
 from tagger.cluster.rule import Verdict, judge, pause_s
 from tagger.errors import StillRunning, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from tagger.cluster.client import JobClient
 
 _Answer = TypeVar("_Answer")
 

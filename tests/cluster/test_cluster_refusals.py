@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -25,16 +26,20 @@ TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": SECRET}
 
 
 @contextlib.contextmanager
-def answering(status: int, body: str, kind: str = "application/json") -> Iterator[str]:
-    """Serve one answer to whatever is asked."""
+def answering(
+    status: int, body: str, kind: str = "application/json", below: dict[str, tuple[int, str]] | None = None
+) -> Iterator[str]:
+    """Serve one answer to whatever is asked, and others below some paths."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status)
+            others = [answer for path, answer in (below or {}).items() if self.path.startswith(path)]
+            code, text = others[0] if others else (status, body)
+            self.send_response(code)
             self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write(body.encode())
+            self.wfile.write(text.encode())
 
         def log_message(self, *args: object) -> None:
             pass
@@ -114,6 +119,18 @@ def test_the_address_of_the_cluster_itself_is_explained() -> None:
 def test_slips_are_told_before_anything_is_asked(line: list[str], part: str) -> None:
     with answering(200, json.dumps({"ray_version": ray.__version__})) as address:
         assert part in refused(*line, env={"RAY_API_SERVER_ADDRESS": address})
+
+
+def test_a_folder_that_is_too_large_to_upload(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(os.urandom(101 << 20))
+    version = json.dumps({"ray_version": ray.__version__})
+    below = {"/api/packages": (404, ""), "/api/jobs": (200, "[]")}
+    with answering(200, version, below=below) as address:
+        said = refused("submit", "--no-wait", "--address", address, "--working-dir", tmp_path, "models")
+    assert said.startswith(
+        f"{tmp_path} is too large to upload: packed it has 101 MiB, the job server takes 100."
+    )
+    assert ".rayignore" in said
 
 
 def test_a_name_that_is_not_utf_8() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagger.cluster.client import Job, parse_address, without
+from tagger.cluster.address import parse_address
 from tagger.cluster.entry import (
     attempt_id,
     entry_point,
@@ -24,6 +24,7 @@ from tagger.cluster.entry import (
     split_attempt,
 )
 from tagger.cluster.following import Log
+from tagger.cluster.job import Job, without
 from tagger.cluster.rule import FIRST_PAUSE_S, judge, pause_s, told
 from tagger.collection.lease import TTL_S
 from tagger.errors import UsageError
