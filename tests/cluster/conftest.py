@@ -114,7 +114,7 @@ class JobServer:
         """End every process of it."""
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(15)
+            self.process.wait(2)  # it would take a quarter of a minute
         for _ in range(40):
             left = processes_of(self.mark)
             for pid in left:
