@@ -13,7 +13,9 @@
     ├── RunError                 the operator starts the run again         (exit 1)
     │   ├── CollectionBusy       another run is writing
     │   ├── TakenOver            another run took this one's place
-    │   └── StoreUnavailable     storage refuses, throttles or does not answer
+    │   ├── StoreUnavailable     storage refuses, throttles or does not answer
+    │   └── ClusterUnavailable   nobody answers where jobs are submitted
+    ├── StillRunning             nobody: a job goes on unwatched        (exit 130)
     └── ImageError               nobody: it becomes the row of one image
 
 Anything else that escapes is a bug of ours and keeps its traceback.
@@ -114,6 +116,16 @@ class TakenOver(RunError):
 
 class StoreUnavailable(RunError):
     """Storage refuses the credentials, throttles without end, or does not answer."""
+
+
+class ClusterUnavailable(RunError):
+    """The job server of a cluster cannot be reached, or is not able to answer."""
+
+
+class StillRunning(TaggerError):
+    """Somebody stopped watching a job; it goes on, and the text says how to watch or stop it."""
+
+    exit_code = 130
 
 
 class ImageError(TaggerError):

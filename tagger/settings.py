@@ -28,6 +28,8 @@ class Settings:
             overrides what was found.
         ray_address: Address of a Ray cluster, from RAY_ADDRESS; None starts one on this machine.
         machines: What that cluster may grow to, from TAGGER_MACHINES, such as `8x16cpu,4x4cpu+1gpu`.
+        job_address: Where `tagger submit` and `tagger jobs` find the cluster, from RAY_API_SERVER_ADDRESS or
+            RAY_ADDRESS; None means this machine.
         ray_token_is_set: Whether Ray's token authentication is on and has a token, as it must be for a
             cluster beyond this machine.
         object_store_bytes: Size of a local cluster's object store, from TAGGER_OBJECT_STORE_BYTES; None
@@ -46,6 +48,7 @@ class Settings:
     cpus: int = 1
     ray_address: str | None = None
     machines: str | None = None
+    job_address: str | None = None
     ray_token_is_set: bool = False
     object_store_bytes: int | None = None
     patience_s: float = 60.0
@@ -73,6 +76,14 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         cpus=_whole(environ, "TAGGER_CPUS", at_least=1) or usable_cpus(),
         ray_address=None if environ.get("RAY_ADDRESS") in ("", "local") else environ.get("RAY_ADDRESS"),
         machines=environ.get("TAGGER_MACHINES") or None,
+        job_address=next(
+            (
+                environ[name]
+                for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+                if environ.get(name) not in (None, "", "local", "auto")
+            ),
+            None,
+        ),
         ray_token_is_set=_ray_token_is_set(environ),
         object_store_bytes=_whole(
             environ, "TAGGER_OBJECT_STORE_BYTES", at_least=80_000_000
@@ -95,6 +106,11 @@ def environment_fingerprint(environ: Mapping[str, str] | None = None) -> str:
     prefixes = ("AWS_", "BOTO_", "GOOGLE_", "AZURE_", "TAGGER_", "HTTP_", "HTTPS_", "http_", "https_")
     relevant = sorted(item for item in environ.items() if item[0].startswith(prefixes))
     return hashlib.sha256(repr((os.getpid(), relevant)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def variables() -> Mapping[str, str]:
+    """Return the variables of this process, for what a user names one by one."""
+    return os.environ
 
 
 def _seconds(environ: Mapping[str, str], name: str, *, default: float, at_least: float) -> float:

@@ -16,7 +16,7 @@ from tagger import __version__
 from tagger.errors import TaggerError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from _typeshed import ReadableBuffer
 
@@ -36,6 +36,8 @@ _MODULES = {
     "outliers": "tagger.cli.quality",
     "enrich": "tagger.cli.enrich",
     "serve": "tagger.cli.serve",
+    "submit": "tagger.cli.cluster",
+    "jobs": "tagger.cli.cluster",
     "models": "tagger.cli.inspect",
 }
 
@@ -90,14 +92,18 @@ class _Stderr(io.FileIO):
         return memoryview(data).nbytes
 
 
-def main() -> None:
-    """Run the command line and exit with the code of the outcome."""
+def main(arguments: "Sequence[str] | None" = None) -> None:
+    """Run the command line and exit with the code of the outcome.
+
+    Args:
+        arguments: What follows `tagger`; that of this process if None.
+    """
     out = _Stdout(_descriptor(sys.stdout), "w", closefd=False)
     sys.stdout = _text(out, sys.stdout)
     sys.stderr = _text(_Stderr(_descriptor(sys.stderr), "w", closefd=False), sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped pod is an interrupted command
     try:
-        code = _run()
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
     except click.ClickException as error:
         error.show()
         code = _failed(error.format_message(), error.exit_code)
@@ -121,12 +127,12 @@ def main() -> None:
     _leave(code if isinstance(code, int) else 0, out)
 
 
-def _run() -> Any:
+def _run(arguments: list[str]) -> Any:
     """Do as click's `main`, which takes any broken pipe for that of stdout and exits with 1 in silence."""
     if "_TAGGER_COMPLETE" in os.environ:  # a shell asks how to complete a line
         tagger.main(prog_name="tagger")
     try:
-        with tagger.make_context("tagger", sys.argv[1:]) as context:
+        with tagger.make_context("tagger", arguments) as context:
             return tagger.invoke(context)
     except click.exceptions.Exit as done:  # --help, --version
         return done.exit_code

@@ -27,6 +27,14 @@ _JSON_KEYS = {
     "examples: [row], flags: {flag: products}, columns, read_as, left_out: {reason: products}, "
     "remarks: {text: number}, out, files, unmatched_out, seconds",
     "serve": "url, seconds, collection; with --catalog also catalog, decisions; once requests are answered",
+    "submit": "submission_id, status, attempts, exit_code, seconds, result: what the command printed for "
+    "--json of its own, else null; of a failed job also error; with --no-wait exit_code is null",
+    "jobs list": "jobs: [{submission_id, status, attempt, command, entry_point, started, seconds, "
+    "exit_code}]",
+    "jobs status": "submission_id, status, attempt, command, entry_point, started, seconds, exit_code, "
+    "message",
+    "jobs logs": "submission_id, status, lines",
+    "jobs stop": "submission_id, stopped, status",
     "demo": "photos, collection, report, run, index",
 }
 
@@ -47,12 +55,22 @@ def reference() -> str:
         "A command that fails tells why on stderr; with `--json` also as `error, exit_code`.",
     ]
     for name in tagger.list_commands(context):
-        command = tagger.get_command(context, name)
-        assert command is not None
-        inner = click.Context(command, parent=context, info_name=name, **width)
-        lines += ["", f"## tagger {name}", "", "```", command.get_help(inner), "```", ""]
-        lines += [f"With `--json` the last line of stdout is one object: `{_JSON_KEYS[name]}`."]
+        lines += _section(tagger, name, context, width)
     return "\n".join(lines) + "\n"
+
+
+def _section(group: click.Group, name: str, above: click.Context, width: dict[str, Any]) -> list[str]:
+    """Return the lines of one command, and of the commands below it."""
+    command = group.get_command(above, name)
+    assert command is not None
+    context = click.Context(command, parent=above, info_name=name, **width)
+    path = context.command_path.removeprefix("tagger ")
+    lines = ["", f"## tagger {path}", "", "```", command.get_help(context), "```"]
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            lines += _section(command, below, context, width)
+        return lines
+    return [*lines, "", f"With `--json` the last line of stdout is one object: `{_JSON_KEYS[path]}`."]
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ class TagOptions:
         anonymous: Read a public bucket without credentials.
         requester_pays: Agree to pay for reads of a requester-pays bucket.
         address: Ray cluster to run on; None starts one on this machine.
-        machines: What the cluster may grow to, such as `8x16cpu,4x4cpu+1gpu`: 8 machines of 16 CPUs and 4 of 4
-            CPUs and a GPU. None takes TAGGER_MACHINES, and without it the machines that are there.
+        machines: What the cluster may grow to, such as `8x16cpu,4x4cpu+1gpu`: 8 machines of 16 CPUs, and 4 of
+            4 CPUs and a GPU. None takes TAGGER_MACHINES, and without it the machines that are there.
         backend: `openvino` or `torch`; None takes torch where the cluster has GPUs.
         precision: Arithmetic of the CNN, as the backend names it; None takes the fastest faithful one.
         fetch_tasks: Fetch tasks at once; None chooses by the cluster.

@@ -30,8 +30,12 @@ COMMANDS = {
     "outliers",
     "enrich",
     "serve",
+    "submit",
+    "jobs",
     "models",
 }
+BELOW = {"jobs": {"list", "status", "logs", "stop"}}
+LINES = sorted((COMMANDS - set(BELOW)) | {f"{group} {name}" for group in BELOW for name in BELOW[group]})
 HEAVY = {"torch", "torchvision", "timm", "ray", "openvino", "faiss"}
 
 
@@ -42,9 +46,15 @@ def test_help_lists_the_commands_that_work() -> None:
     assert "130" in said  # the exit codes are told
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
+@pytest.mark.parametrize("group", sorted(BELOW))
+def test_help_of_a_group_lists_its_commands(group: str) -> None:
+    said = tagger(group, "--help").require().stdout
+    assert set(re.findall(r"^  ([a-z]+)  +\S", said.partition("Commands:")[2], re.MULTILINE)) == BELOW[group]
+
+
+@pytest.mark.parametrize("command", LINES)
 def test_every_command_explains_itself_and_each_option(command: str) -> None:
-    said = tagger(command, "--help").require()
+    said = tagger(*command.split(), "--help").require()
     assert said.stderr == ""
     assert said.stdout.startswith(f"Usage: tagger {command}")
     options = said.stdout.partition("Options:")[2]
@@ -74,7 +84,9 @@ def _loaded(code: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("line", ["--help", "--version", "tag --help", "check --help", "no-such-command"])
+@pytest.mark.parametrize(
+    "line", ["--help", "--version", "tag --help", "check --help", "submit --help", "no-such-command"]
+)
 def test_the_command_line_starts_light(line: str) -> None:
     code = f"import sys; sys.argv = ['tagger', *{line.split()!r}]\nfrom tagger.cli import main, tagger\n"
     code += "try:\n tagger.main(standalone_mode=False)\nexcept Exception:\n pass\nexcept SystemExit:\n pass"

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 from pathlib import Path
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 OBJECT_STORE_BYTES = 400 << 20
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 
 # In a process of its own, with the cluster's token: others may have imported Ray into this one already.
 _SERVER = """
@@ -200,7 +203,14 @@ class Growing:
     def __enter__(self) -> Self:
         self._log = (Path(self.folder) / "head.log").open("w+b")
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-        command += ["--port", self.address.rpartition(":")[2], "--node-ip-address", "127.0.0.1", "--num-cpus", "0"]
+        command += [
+            "--port",
+            self.address.rpartition(":")[2],
+            "--node-ip-address",
+            "127.0.0.1",
+            "--num-cpus",
+            "0",
+        ]
         command += ["--include-dashboard", "false", "--object-store-memory", str(OBJECT_STORE_BYTES)]
         command += ["--autoscaling-config", str(self._config)]
         self._head = subprocess.Popen(
@@ -231,6 +241,98 @@ class Growing:
         return sum("/raylet/raylet" in command for command in processes_of(self.folder).values())
 
 
+class JobServer:
+    """A cluster of this machine that asks for a token; a context manager that leaves nothing behind.
+
+    Its dashboard listens on loopback. To jobs Ray names the cluster by the machine's own address, whatever it
+    is told, so that the check of the token beyond loopback is part of every job here.
+
+    Attributes:
+        address: Of the job server, `http://127.0.0.1:PORT`.
+        token: What it asks for.
+        env: Variables with which a client reaches it.
+        cluster_env: Variables of every process on the cluster, `tagger` of this checkout on its path.
+    """
+
+    def __init__(self, cpus: int = 2) -> None:
+        self._cpus = cpus
+        self.token = secrets.token_hex(16)
+        self.env = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ADDRESS": "",
+            "RAY_API_SERVER_ADDRESS": "",
+        }
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it, and wait until it takes jobs."""
+        self.folder = tempfile.mkdtemp(prefix="tj-", dir="/tmp")  # short: sockets have short names
+        self.mark = f"{self.folder}/tmp"
+        Path(self.mark).mkdir()
+        gcs, dashboard, *others = (free_port() for _ in range(8))
+        self.gcs_address = f"127.0.0.1:{gcs}"
+        self.address = f"http://127.0.0.1:{dashboard}"
+        names = (
+            "ray-client-server-port",
+            "dashboard-agent-listen-port",
+            "dashboard-agent-grpc-port",
+            "runtime-env-agent-port",
+            "metrics-export-port",
+        )
+        self.cluster_env = {
+            **{name: value for name, value in os.environ.items() if name not in self.env},
+            **{name: value for name, value in self.env.items() if value},
+            "TMPDIR": self.mark,
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        }
+        self._log = (Path(self.folder) / "start.log").open("wb")
+        self.process = subprocess.Popen(
+            [
+                *(str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats"),
+                *(f"--num-cpus={self._cpus}", "--object-store-memory=150000000"),
+                *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--temp-dir={self.folder}/ray"),
+                *("--include-dashboard=true", "--dashboard-host=127.0.0.1"),
+                *(f"--dashboard-port={dashboard}", "--include-log-monitor=false"),
+                *(f"--{name}={port}" for name, port in zip(names, others, strict=False)),
+            ],
+            env=self.cluster_env,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        wait_for("the job server", self._ready, timeout=120, poll_s=0.5)
+
+    def stop(self) -> None:
+        """End every process of it."""
+        end_all(self.mark, self.process)
+        self._log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def processes(self, needle: str) -> list[int]:
+        """Return the ids of the living processes of the cluster with this text in their command line."""
+        return [pid for pid, line in processes_of(self.mark).items() if needle in line]
+
+    def _ready(self) -> bool:
+        assert self.process.poll() is None, (Path(self.folder) / "start.log").read_text()
+        headers = {"Authorization": f"Bearer {self.token}"}
+        with contextlib.suppress(OSError):
+            request = urllib.request.Request(f"{self.address}/api/jobs/", headers=headers)
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return bool(answer.status == 200)
+        return False
+
+
 _FAKE_HEAD = "f" * 51 + "00000"  # as the provider names it
 _HEAD_TYPE = "ray.head.default"  # likewise
 _LISTS = (
@@ -252,7 +354,7 @@ def end_all(folder: str, first: subprocess.Popen[Any]) -> None:
     """End a process and all that carry the mark of its folder, then remove the folder."""
     first.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        first.wait(10)
+        first.wait(2)  # some take a quarter of a minute
 
     def gone() -> bool:
         for pid in [*processes_of(folder), *([] if first.poll() is not None else [first.pid])]:
