@@ -13,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from tagger.collection import Writer
 from tagger.engine.blocks import merge_seconds
 from tagger.engine.ledger import Groups, Ledger
+from tagger.engine.metrics import RunMetrics
 from tagger.engine.parts import Receipt, write_group
 from tagger.engine.planner import Planner
 from tagger.engine.progress import Progress
@@ -52,6 +53,7 @@ class CommitLoop:
     write: Callable[[list[Any]], Any]
     run_id: str
     targets: list[Target]
+    metrics: RunMetrics
 
     def __post_init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -139,8 +141,12 @@ class CommitLoop:
                 )
             writer.commit([receipt.parts[n] for receipt in receipts], replaced=replaced)
         self.ledger.committed(receipts)
+        self.metrics.committed(receipts)
 
     def _show(self) -> None:
+        self.metrics.show(
+            planned=self.planner.images_in(self.planner.chunks), done=self.ledger.tagged + self.ledger.failed
+        )
         done = max(self.planner.images_in(min(self._out, self.planner.chunks)), self.ledger.tagged)
         self.progress.update(
             done=done,

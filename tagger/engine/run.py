@@ -194,6 +194,7 @@ class _TagRun:
 
             from tagger.engine.fetch import FetchSettings
             from tagger.engine.loop import CommitLoop, write_refs
+            from tagger.engine.metrics import RunMetrics
             from tagger.engine.stream import ChunkStream, StreamSettings
 
             layout = choose_layout(
@@ -248,6 +249,7 @@ class _TagRun:
                 ),
                 run_id=self._run.run_id,
                 targets=targets,
+                metrics=RunMetrics(self._run.run_id, collected=address is not None),
             )
             try:
                 only: list[int] | None = None

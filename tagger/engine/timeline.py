@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DECODE: Final = "fetch and decode"
-MODEL: Final = "CNN"
+MODEL: Final = "tag"
 WRITE: Final = "write"
 
 _MOST_BUCKETS: Final = 120
@@ -88,7 +88,7 @@ class Timeline:
         >>> line = Timeline(100.0)
         >>> line.add([Span(MODEL, "a", 100.5, 101.5, 32)])
         >>> line.to_record()
-        {'bucket_s': 1.0, 'rows': [{'stage': 'CNN', 'node': 'a', 'busy_s': [0.5, 0.5], 'images': [0, 32]}]}
+        {'bucket_s': 1.0, 'rows': [{'stage': 'tag', 'node': 'a', 'busy_s': [0.5, 0.5], 'images': [0, 32]}]}
         """
         return {
             "bucket_s": self._bucket_s,

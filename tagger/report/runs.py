@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tagger.report.timeline import Lanes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -25,6 +27,7 @@ class RunFacts:
         seconds: Wall time, start-up included; None where the record does not tell.
         images_per_s: Likewise.
         stage_seconds: Time by stage, added up over all workers.
+        timeline: When which machine worked at which stage.
         settings: As resolved when the run started.
         versions: Versions of tagger and what it computes with.
     """
@@ -40,6 +43,7 @@ class RunFacts:
     seconds: float | None = None
     images_per_s: float | None = None
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    timeline: Lanes = field(default_factory=Lanes)
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,6 +66,7 @@ class RunFacts:
             stage_seconds={
                 str(k): v for k, v in ((k, _number(v)) for k, v in stages.items()) if v is not None
             },
+            timeline=Lanes.of(result.get("timeline")),
             settings=settings,
             versions={str(k): str(v) for k, v in _mapping(record.get("versions")).items()},
         )

@@ -261,6 +261,7 @@ class JobServer:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps it on loopback
             "RAY_ADDRESS": "",
             "RAY_API_SERVER_ADDRESS": "",
         }

@@ -60,9 +60,9 @@ def test_decoding_on_cpu_machines_and_the_cnn_on_gpu_machines(tmp_path: Path) ->
     assert (record["planned"], record["tagged"]) == (400, 400)
     timeline = timeline_of(collection)
     assert nodes_at(timeline, "fetch and decode") <= decoding
-    assert nodes_at(timeline, "CNN") <= with_gpus
+    assert nodes_at(timeline, "tag") <= with_gpus
     assert nodes_at(timeline, "write") <= with_gpus | decoding  # never on the head
-    for stage in ("fetch and decode", "CNN", "write"):
+    for stage in ("fetch and decode", "tag", "write"):
         assert sum(sum(row["images"]) for row in timeline["rows"] if row["stage"] == stage) == 400
     tagger("check", collection).require()
 

@@ -32,6 +32,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config, with_e
 from ray.autoscaler.tags import TAG_RAY_CLUSTER_NAME, TAG_RAY_NODE_KIND, TAG_RAY_NODE_NAME
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
+from tagger.engine.machines import Machines, parse_groups
+
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "docs/cluster"
 FILLED_IN = {
@@ -463,6 +465,22 @@ def test_kubernetes_has_the_same_groups(config):
         assert (theirs["min_workers"], theirs["max_workers"]) == (ours["min_workers"], ours["max_workers"])
     assert derived["max_workers"] == config["max_workers"]
     assert derived["idle_timeout_minutes"] == config["idle_timeout_minutes"]
+
+
+def test_a_run_is_told_what_the_groups_may_grow_to(config):
+    workers = [nodes(config)[name] for name in ("cpu", "gpu")]
+    groups = [
+        Machines(one["resources"]["CPU"], one["resources"].get("GPU", 0), now=0, most=one["max_workers"])
+        for one in workers
+    ]
+    (told,) = [
+        option.removeprefix("-e TAGGER_MACHINES=")
+        for option in config["docker"]["run_options"]
+        if option.startswith("-e TAGGER_MACHINES=")
+    ]
+    assert parse_groups(told) == groups
+    (head,) = groups_of_job()["head"]["template"]["spec"]["containers"]
+    assert [one["value"] for one in head["env"] if one["name"] == "TAGGER_MACHINES"] == [told]
 
 
 def test_the_job_asks_for_a_token_and_takes_its_cluster_along():
