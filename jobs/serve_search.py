@@ -37,12 +37,14 @@ def app(args: dict[str, str]) -> Application:
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Also answer to this Host.")
 @click.option("--rate", "rate_per_s", type=float, default=1000.0, help="Requests a second of one key a copy.")
 @click.option("--anonymous", is_flag=True, help="Open a public bucket without credentials.")
+@click.option("--health-s", type=float, default=5.0, show_default=True, help="Seconds between looks at a copy.")
 @click.option("--quiet", is_flag=True, help="No line a request in the logs of the copies.")
 @click.option("--env", is_flag=True, help="Print what `ray start` and `serve run` need to know, and end.")
 def main(*, env: bool, quiet: bool, **given: Any) -> None:
     """Serve the search API of COLLECTION from a Ray cluster."""
-    from tagger.errors import TaggerError
+    from tagger.errors import TaggerError, UsageError
     from tagger.serve.scale import ClusterOptions, environment
+    from tagger.settings import load_settings
 
     try:
         options = ClusterOptions(**given, access_log=not quiet)
@@ -54,6 +56,13 @@ def main(*, env: bool, quiet: bool, **given: Any) -> None:
             for name, value in variables.items():
                 click.echo(f"export {name}='{value}'")
             return
+        settings = load_settings()
+        options.serve_options(settings.api_key)  # the keys are there
+        if not settings.ray_token_is_set:
+            raise UsageError(
+                "Ray must ask for a token, for whoever reaches its ports can run anything: start it with "
+                "RAY_AUTH_MODE=token, and set the same here"
+            )
         os.environ.update(variables)  # before Ray is imported, which reads them then
         import ray
 

@@ -43,8 +43,7 @@ if TYPE_CHECKING:
 NAME: Final = "search"
 """Of the application and its one deployment."""
 
-HEALTH_PERIOD_S: Final = 5.0
-HEALTH_TIMEOUT_S: Final = 30.0
+_HEALTH_TIMEOUT_S: Final = 30.0
 _DRAIN_S: Final = 60.0
 _CONTROLLER: Final = "SERVE_CONTROLLER_ACTOR", "serve"  # name and namespace
 
@@ -125,8 +124,8 @@ def application(options: ClusterOptions) -> serve.Application:
         name=NAME,
         max_ongoing_requests=options.max_ongoing,
         ray_actor_options={"num_cpus": options.cpus},
-        health_check_period_s=HEALTH_PERIOD_S,
-        health_check_timeout_s=HEALTH_TIMEOUT_S,
+        health_check_period_s=options.health_s,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=_DRAIN_S,
         graceful_shutdown_wait_loop_s=0.5,
         logging_config=LoggingConfig(enable_access_log=False),  # the replica writes its own, without queries
@@ -139,10 +138,9 @@ def deploy(options: ClusterOptions) -> str:
     """Serve a collection on the cluster that this process is connected to, and return its address.
 
     Raises:
-        UsageError: Others could reach it without a key, or the cluster's Serve listens elsewhere.
+        UsageError: The cluster's Serve listens elsewhere.
         RunError: The replicas do not come up; the text is Serve's.
     """
-    options.serve_options(load_settings().api_key)  # the keys are there, before anything starts
     serve.start(
         proxy_location="EveryNode",
         http_options={"host": options.host, "port": options.port, "keep_alive_timeout_s": 20},

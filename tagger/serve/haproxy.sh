@@ -19,7 +19,6 @@ if [ -n "$config" ]; then
         -e '/^frontend prometheus/,/^frontend http_frontend/ s/bind :/bind 127.0.0.1:/' \
         -e '/^listen stats/,$ s/bind \*:/bind 127.0.0.1:/' \
         -e '/^ *stats socket / s/ mode 666 / mode 600 /' \
-        -e '/^ *option http-buffer-request$/d' \
         -e "s/^ *option redispatch 1\$/&\\n    option http-buffer-request\\n    timeout http-request ${TAGGER_SERVE_UPLOAD_S:-20}s/" \
         "$config"
     if [ "${TAGGER_SERVE_LOOPBACK-}" = 1 ]; then

@@ -44,6 +44,8 @@ class ClusterOptions:
         access_log: Each replica writes a line of JSON a request to its stderr, which Ray keeps.
         retry_bytes: Largest request that is sent to another replica when its own dies. HAProxy holds as much
             memory for each connection that sends so much.
+        health_s: How often each replica is asked whether it answers rightly, in seconds. After three times
+            that it does not, another one takes its place.
     """
 
     collection: str
@@ -60,6 +62,7 @@ class ClusterOptions:
     anonymous: bool = False
     access_log: bool = True
     retry_bytes: int = 4 << 20
+    health_s: float = 5.0
 
     def __post_init__(self) -> None:
         for name in ("replicas", "max_ongoing", "cpus"):
@@ -69,8 +72,9 @@ class ClusterOptions:
             raise UsageError(
                 f"--max-replicas must be at least --replicas, {self.replicas}, got {self.max_replicas}"
             )
-        if self.ongoing <= 0:
-            raise UsageError(f"--ongoing must be above 0, got {self.ongoing:g}")
+        for name in ("ongoing", "health_s"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name):g}")
 
     def serve_options(self, api_key: str | None, host: str | None = None) -> ServeOptions:
         """Return how one replica answers, keys included.
