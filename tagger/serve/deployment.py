@@ -24,6 +24,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from tagger.errors import RunError, UsageError
+from tagger.serve import one_write
 from tagger.serve.access_log import AccessLog
 from tagger.serve.app import create_app
 from tagger.serve.known_answers import KnownAnswers
@@ -67,6 +68,7 @@ class Search:
             turn=lambda: _turn(settings, options.collection),
         )
         logging.getLogger("tagger.serve").setLevel(logging.INFO)
+        one_write.install()
         self._served.require_usable()
         self._served.load()
         self._known = KnownAnswers(self._served.loaded.index)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HAPROXY: Final = Path(__file__).with_name("haproxy.sh")
 
-_RETRIES: Final = 3
+_RETRIES: Final = 5
 _MOST_CONNECTIONS: Final = 512
 _SLACK_S: Final = 10
 
@@ -112,6 +112,7 @@ def environment(options: ClusterOptions) -> dict[str, str]:
         **({} if bundled is None else {"TAGGER_SERVE_HAPROXY": bundled}),
         "TAGGER_SERVE_LOOPBACK": str(int(is_local(options.host))),
         "TAGGER_SERVE_UPLOAD_S": str(round(limits.upload_s)),
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response response-timeout",
         "RAY_SERVE_HAPROXY_RETRIES": str(_RETRIES),
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(options.retry_bytes + (64 << 10)),  # and the headers
@@ -124,7 +125,7 @@ def environment(options: ClusterOptions) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         # The application's event loop does no work but parsing: one loop saves a handing over a request.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Ray kills what takes longer; by default after 5 s
     }
 
 

@@ -89,8 +89,13 @@ class Cluster:
     def deploy(self, collection, *options):
         """Run the job, and wait until the API is ready."""
         job = self.job(collection, "--port", str(self.port), *options)
-        assert job.returncode == 0, job.stdout + job.stderr
+        assert job.returncode == 0, job.stdout + job.stderr + self.serve_logs()
         wait_for("ready", self.is_ready, timeout=START_S)
+
+    def serve_logs(self):
+        """The end of what Serve's own processes wrote."""
+        logs = Path(self.folder, "ray").glob("session_2*/logs/serve/*.log")
+        return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-3000:]}" for path in logs)
 
     def job(self, *args):
         command = [sys.executable, "jobs/serve_search.py", *map(str, args)]
