@@ -30,14 +30,20 @@ def app(args: dict[str, str]) -> Application:
 @click.option("--port", type=int, default=8000, show_default=True)
 @click.option("--replicas", type=int, default=2, show_default=True, help="Copies that are always there.")
 @click.option("--max-replicas", type=int, help="Most copies, under load.  [default: as --replicas]")
-@click.option("--ongoing", type=float, default=4.0, show_default=True, help="Requests a copy before the next.")
+@click.option(
+    "--ongoing", type=float, default=4.0, show_default=True, help="Requests a copy before the next."
+)
 @click.option("--max-ongoing", type=int, default=100, show_default=True, help="Requests a copy at most.")
 @click.option("--cpus", type=int, default=1, show_default=True, help="Cores of a copy.")
 @click.option("--api-key-file", metavar="F", help="API keys, on every node. Or set TAGGER_API_KEY there.")
-@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Also answer to this Host.")
+@click.option(
+    "--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Also answer to this Host."
+)
 @click.option("--rate", "rate_per_s", type=float, default=1000.0, help="Requests a second of one key a copy.")
 @click.option("--anonymous", is_flag=True, help="Open a public bucket without credentials.")
-@click.option("--health-s", type=float, default=5.0, show_default=True, help="Seconds between looks at a copy.")
+@click.option(
+    "--health-s", type=float, default=5.0, show_default=True, help="Seconds between looks at a copy."
+)
 @click.option("--quiet", is_flag=True, help="No line a request in the logs of the copies.")
 @click.option("--env", is_flag=True, help="Print what `ray start` and `serve run` need to know, and end.")
 def main(*, env: bool, quiet: bool, **given: Any) -> None:

@@ -36,8 +36,8 @@ _KEPT_FILTERS: Final = 64  # of 125 KB for a million images
 class Index:
     """One version of an index, verified and loaded; threads may search it together.
 
-    Use `open`. Vectors, codes and words stay in mapped files, which processes of one machine share; ids are in
-    memory.
+    Use `open`. Vectors, codes and words stay in mapped files, which the processes of a machine share; ids are
+    in memory.
 
     Attributes:
         manifest: What it is made of.

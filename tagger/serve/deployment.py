@@ -29,7 +29,6 @@ from tagger.serve.access_log import AccessLog
 from tagger.serve.app import create_app
 from tagger.serve.known_answers import KnownAnswers
 from tagger.serve.metrics import Metrics
-from tagger.serve.scale import ClusterOptions
 from tagger.serve.served import Served
 from tagger.serve.server import SWITCH_S
 from tagger.settings import load_settings
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tagger.serve.guard import Guard
+    from tagger.serve.scale import ClusterOptions
     from tagger.settings import Settings
 
 NAME: Final = "search"

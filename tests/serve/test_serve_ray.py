@@ -115,7 +115,9 @@ def test_answers_are_those_of_the_plain_server(cluster, remote):
             assert answers[0].status_code == 200
             assert answers[0].json() == answers[1].json()
         for picture in PICTURES:
-            answers = [client.post("/v1/search", files={"file": ("x.jpg", picture)}) for client in (plain, served)]
+            answers = [
+                client.post("/v1/search", files={"file": ("x.jpg", picture)}) for client in (plain, served)
+            ]
             assert answers[0].json() == answers[1].json()
         for path in ("/", "/v1/tags?prefix=c", "/web/grid.js", "/v1/products"):
             answers = [client.get(path) for client in (plain, served)]
@@ -144,7 +146,9 @@ def test_the_door_stands_before_every_replica(cluster):
 def replica_ports(cluster):
     """Ports on which replicas take HTTP, from HAProxy's configuration."""
     (config,) = Path(cluster.folder, "h").glob("*/haproxy.cfg")
-    return [int(port) for port in re.findall(r"server SERVE_REPLICA\S* 127\.0\.0\.1:(\d+)", config.read_text())]
+    return [
+        int(port) for port in re.findall(r"server SERVE_REPLICA\S* 127\.0\.0\.1:(\d+)", config.read_text())
+    ]
 
 
 def test_nothing_listens_beyond_this_machine_that_asks_for_nothing(cluster):
@@ -160,7 +164,7 @@ def listeners(pids):
     inodes = set()
     for pid in pids:
         for fd in Path(f"/proc/{pid}/fd").iterdir():
-            target = os.readlink(fd) if fd.is_symlink() else ""
+            target = str(fd.readlink()) if fd.is_symlink() else ""
             if target.startswith("socket:["):
                 inodes.add(target[8:-1])
     found = set()
@@ -277,7 +281,9 @@ def same(one, other):
 
 
 def test_no_key_is_written_anywhere(cluster):
-    assert [path for path in Path(cluster.folder, "ray").rglob("*") if path.is_file() and holds(path, KEY)] == []
+    assert [
+        path for path in Path(cluster.folder, "ray").rglob("*") if path.is_file() and holds(path, KEY)
+    ] == []
 
 
 def holds(path, text):
