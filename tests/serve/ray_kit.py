@@ -74,7 +74,7 @@ class Cluster:
             "--object-store-memory=100000000",
             f"--temp-dir={self.folder}/ray",
         ]
-        self._log = Path(self.folder, "ray.log").open("w+b")  # noqa: SIM115 - closed at exit
+        self._log = Path(self.folder, "ray.log").open("w+b")
         env = {name: value for name, value in self.env.items() if name != "RAY_ADDRESS"}
         self._ray = subprocess.Popen(
             [*command, *sizes], env=env, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL
