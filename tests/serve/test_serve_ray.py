@@ -67,7 +67,7 @@ def remote(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster(remote):
     with Cluster(remote.s3.env()) as cluster:
-        scale = ["--replicas", "2", "--max-replicas", "3", "--ongoing", "1", "--health-s", "1"]
+        scale = ["--replicas", "2", "--max-replicas", "3", "--ongoing", "0.3", "--health-s", "1"]
         cluster.deploy(remote.uri, *scale, "--rate", "100000", "--api-key-file", cluster.key_file)
         yield cluster
 
@@ -278,6 +278,13 @@ def vectors_of(remote, cache_dir):
 
 def same(one, other):
     return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
+
+
+def test_haproxy_comes_back(cluster):
+    before = cluster.haproxies()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_for("another one", lambda: cluster.haproxies() - before and cluster.is_ready(), timeout=90)
 
 
 def test_no_key_is_written_anywhere(cluster):
