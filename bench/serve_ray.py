@@ -31,6 +31,7 @@ END: Final = "<!-- serve_ray: end -->"
 
 _RATES: Final = {"calm": 40.0, "overload": 600.0}
 _SECONDS: Final = 6.0
+_REAL: Final = 2_000  # embeddings of photos, from which the others are made
 _COUNTED: Final = "ray::ServeReplica", "ray::ProxyActor", "haproxy -db"
 _WAYS: Final = {"through HAProxy": {}, "through Ray's proxy": {"RAY_SERVE_ENABLE_HA_PROXY": "0"}}
 
@@ -94,7 +95,7 @@ def main() -> int:
     parser.add_argument("--write-docs", action="store_true")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-serve-ray-", dir=_cache()) as folder:
-        place = _collection(lookalike.real_embeddings(), a.images, Path(folder) / "load")
+        place = _collection(lookalike.real_embeddings(_REAL), a.images, Path(folder) / "load")
         ways = measure(place, questions(a.images)["by image_id"])
     results = {
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -151,6 +152,15 @@ def replica_ports(cluster):
     ]
 
 
+def ready_replicas(cluster):
+    """How many replicas answer."""
+    found = 0
+    for port in replica_ports(cluster):
+        with contextlib.suppress(httpx.HTTPError):
+            found += httpx.get(f"http://127.0.0.1:{port}/-/healthz", timeout=10).status_code == 200
+    return found
+
+
 def test_nothing_listens_beyond_this_machine_that_asks_for_nothing(cluster):
     pids = cluster.haproxies()
     assert pids
@@ -255,6 +265,8 @@ def test_no_request_fails_while_versions_change_and_a_replica_dies(cluster, remo
 
 
 def test_a_replica_whose_index_is_broken_is_replaced(cluster, remote, cache_dir):
+    # One that only starts would open the file that is fetched anew, and stay.
+    wait_for("all of them", lambda: ready_replicas(cluster) == len(cluster.replicas()), timeout=60)
     before = cluster.replicas()
     with cluster.client() as client:
         asked = {"image_id": remote.ids[0], "k": 5}
