@@ -1,6 +1,6 @@
 """The search API through Ray Serve against the plain server, in one run: `python -m bench.serve_ray`.
 
-python -m bench.serve_ray               30,000 images, queries by image_id; about 3 minutes
+python -m bench.serve_ray               21,000 images, queries by image_id; about 3 minutes
 python -m bench.serve_ray --write-docs  put the table into docs/benchmarks.md
 
 One replica against one server, so that what differs is what stands before it: nothing, HAProxy, or Ray's own
@@ -82,8 +82,7 @@ def render(results: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             measured_on(results),
-            f"{results['images']:,} images, queries by image_id, one server or replica with two cores, which the "
-            "client and Ray share:",
+            f"{results['images']:,} images, queries by image_id, one server or replica; client and Ray share its cores:",
             markdown_table(columns, rows),
         ]
     )
@@ -91,7 +90,7 @@ def render(results: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", type=int, default=30_000)
+    parser.add_argument("--images", type=int, default=21_000)
     parser.add_argument("--write-docs", action="store_true")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-serve-ray-", dir=_cache()) as folder:

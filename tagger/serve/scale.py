@@ -126,7 +126,8 @@ def environment(options: ClusterOptions) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         # The application's event loop does no work but parsing: one loop saves a handing over a request.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # of HAProxy, which is started anew after three; 10 s in Ray
+        # Of HAProxy, which is started anew after three bad ones; Ray looks every 10 s.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Ray kills what takes longer; by default after 5 s
     }
 
