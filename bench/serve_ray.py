@@ -82,7 +82,7 @@ def render(results: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             measured_on(results),
-            f"{results['images']:,} images, queries by image_id, one server or replica; client and Ray share its cores:",
+            f"{results['images']:,} images, queries by image_id; client and Ray share the cores:",
             markdown_table(columns, rows),
         ]
     )
