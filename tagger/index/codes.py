@@ -18,6 +18,7 @@ from tagger.index.kmeans import assign, kmeans
 from tagger.index.vectors import Allowed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -85,12 +86,14 @@ class Codes:
 
     Args:
         index: FAISS's `IndexPreTransform` of a projection and an inverted file.
+        lies_in: Memory that it points into, and that must therefore live as long.
     """
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, lies_in: object = None) -> None:
         import faiss
 
         self._index = index
+        self._lies_in = lies_in
         self._ivf = faiss.extract_index_ivf(index)
         projection = faiss.downcast_VectorTransform(index.chain.at(0))
         shape = (projection.d_out, projection.d_in)
@@ -143,13 +146,22 @@ class Codes:
         """
         import faiss
 
-        try:
-            index = faiss.deserialize_index(data)
-        except RuntimeError as error:
-            raise ValueError(str(error).strip().rpartition("\n")[2]) from None
-        if not isinstance(index, faiss.IndexPreTransform) or faiss.try_extract_index_ivf(index) is None:
-            raise ValueError("it is not a projection and an inverted file")
-        return cls(index)
+        return cls(_read(lambda: faiss.deserialize_index(data)))
+
+    @classmethod
+    def over(cls, data: npt.NDArray[np.uint8]) -> Codes:
+        """Read what `to_bytes` wrote where it lies, to be searched and not changed.
+
+        The lists stay in `data`: in a mapped file they are the kernel's, and processes that map the same file
+        have them in memory once.
+
+        Raises:
+            ValueError: It is not that.
+        """
+        import faiss
+
+        reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(data), data.nbytes)
+        return cls(_read(lambda: faiss.read_index(reader)), lies_in=(data, reader))
 
     def to_bytes(self) -> npt.NDArray[np.uint8]:
         """Return it as the bytes of a file."""
@@ -341,6 +353,18 @@ class Refined:
         )
         scores, slots = self._index.search(queries, k, params=parameters)
         return scores, slots
+
+
+def _read(read: Callable[[], Any]) -> Any:
+    import faiss
+
+    try:
+        index = read()
+    except RuntimeError as error:
+        raise ValueError(str(error).strip().rpartition("\n")[2]) from None
+    if not isinstance(index, faiss.IndexPreTransform) or faiss.try_extract_index_ivf(index) is None:
+        raise ValueError("it is not a projection and an inverted file")
+    return index
 
 
 def _parameters(nprobe: int, allowed: Allowed | None) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import mmap
 import os
@@ -26,7 +27,7 @@ from tagger.index.manifest import REMEDY, FileEntry
 from tagger.storage import LocalStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -40,6 +41,7 @@ PAGE_BYTES: Final = 65_536
 _HASH_BYTES: Final = 4 << 20
 _HASH_THREADS: Final = 8
 _KEEP_S: Final = 24 * 3600
+_LOCK_NAME: Final = ".lock"
 
 
 def sha256_of(data: Bytes) -> str:
@@ -75,7 +77,8 @@ class Shelf:
     """Files of an index as memory, whole and checked.
 
     A local collection's files are mapped where they are. Others are fetched into the cache folder, under
-    their sha256, and checked there again whenever they are opened.
+    their sha256, by one process of this machine while the others wait, and checked there again whenever they
+    are opened.
 
     Args:
         store: The collection's root.
@@ -147,7 +150,7 @@ class Shelf:
         keep = {entry.sha256 for entry in entries}
         with contextlib.suppress(OSError):
             for path in self._cache.iterdir():
-                if path.name not in keep and time.time() - path.stat().st_atime > _KEEP_S:
+                if path.name not in keep | {_LOCK_NAME} and time.time() - path.stat().st_atime > _KEEP_S:
                     path.unlink(missing_ok=True)
 
     def _path(self, entry: FileEntry) -> Path:
@@ -160,8 +163,10 @@ class Shelf:
                 raise self._refused(entry, f"cannot be read ({error.strerror})") from None
         else:
             path = self._cache / entry.sha256
-            if not (path.is_file() and path.stat().st_size == entry.size_bytes):
-                self._fetch(entry, path)
+            if not _has_size(path, entry.size_bytes):
+                with self._alone():
+                    if not _has_size(path, entry.size_bytes):  # nobody fetched it meanwhile
+                        self._fetch(entry, path)
             size = path.stat().st_size
         if size != entry.size_bytes:
             raise self._refused(entry, f"has {size:,} bytes instead of {entry.size_bytes:,}")
@@ -170,21 +175,43 @@ class Shelf:
     def _fetch(self, entry: FileEntry, path: Path) -> None:
         temporary = path.with_name(f".{entry.sha256}-{uuid.uuid4().hex}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._store.download(entry.key, temporary, entry.size_bytes)
             temporary.replace(path)
         except ImageError as error:
             raise self._refused(entry, f"cannot be read ({error.detail})") from None
         except OSError as error:
-            raise RunError(
-                f"the index cannot be kept in {path.parent} ({error.strerror}): free some space there, or "
-                "name another folder in TAGGER_CACHE"
-            ) from None
+            raise self._no_place(error) from None
         finally:
             temporary.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes and threads of this machine from fetching into the folder meanwhile.
+
+        The lock is the system's and ends with its process, however that ends.
+        """
+        try:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            lock = (self._cache / _LOCK_NAME).open("ab")
+        except OSError as error:
+            raise self._no_place(error) from None
+        with lock:
+            with contextlib.suppress(OSError):  # a folder without locks: then each fetches for itself
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _no_place(self, error: OSError) -> RunError:
+        return RunError(
+            f"the index cannot be kept in {self._cache} ({error.strerror}): free some space there, or "
+            "name another folder in TAGGER_CACHE"
+        )
+
     def _refused(self, entry: FileEntry, why: str) -> IndexUnusable:
         return IndexUnusable(f"{self._store.address(entry.key)} {why}: {REMEDY}")
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def map_files(paths: Sequence[Path], sizes: Sequence[int]) -> tuple[Bytes, list[Bytes]]:

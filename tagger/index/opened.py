@@ -36,7 +36,8 @@ _KEPT_FILTERS: Final = 64  # of 125 KB for a million images
 class Index:
     """One version of an index, verified and loaded; threads may search it together.
 
-    Use `open`. Vectors stay in mapped files; codes, ids and words are in memory.
+    Use `open`. Vectors, codes and words stay in mapped files, which the processes of a machine share; ids are
+    in memory.
 
     Attributes:
         manifest: What it is made of.
@@ -102,7 +103,7 @@ class Index:
             )
             codes = None
             if manifest.kind != "flat":
-                codes = Codes.from_bytes(shelf.open(manifest.file(CODES_NAME)))
+                codes = Codes.over(shelf.open(manifest.file(CODES_NAME)))
                 shelf.open(manifest.file(PROBE_NAME))  # which no search needs; but what is published is whole
         except (ValueError, OSError, KeyError) as error:  # whole, and yet not what this release wrote
             raise _contradiction(collection, str(error)) from None

@@ -1,7 +1,8 @@
 """The HTTP API and the web page of a collection.
 
     serve(collection, ServeOptions(port=8000))        until SIGTERM
-    create_app(served)                                an ASGI application, for Ray Serve or another server
+    create_app(served)                                an ASGI application
+    tagger.serve.deployment                           the same on Ray Serve
 
 Importing this package loads neither FastAPI nor an index.
 """

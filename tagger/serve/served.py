@@ -29,6 +29,8 @@ from tagger.serve.problems import Refused
 from tagger.serve.products import Products, signature_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import numpy.typing as npt
@@ -157,6 +159,8 @@ class Served:
         settings: What the environment says.
         options: How it is served.
         metrics: Where it counts.
+        turn: Entered while a newer version is loaded: processes that serve the same collection on one machine
+            take turns, so that only one of them has two versions in memory.
     """
 
     def __init__(
@@ -167,9 +171,11 @@ class Served:
         settings: Settings,
         options: ServeOptions,
         metrics: Metrics,
+        turn: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         self._uri = uri
         self._storage = storage
+        self._turn = turn
         self._settings = settings
         self.options = options
         self.metrics = metrics
@@ -343,7 +349,8 @@ class Served:
                 return
             if pointer.version == self._loaded.index.manifest.version:
                 return
-            loaded = Loaded.load(Collection.open(self._uri, self._storage), self._settings)
+            with self._turn():
+                loaded = Loaded.load(Collection.open(self._uri, self._storage), self._settings)
         except TaggerError as error:
             self.metrics.reloads.labels("failed").inc()
             _log.warning("the new index cannot be served, the one before still is: %s", error)

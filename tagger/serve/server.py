@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tagger.serve.options import ServeOptions
     from tagger.settings import Settings
 
-_SWITCH_S: Final = 0.0005
+SWITCH_S: Final = 0.0005
 """How long one thread may keep Python from the others: the event loop answers hundreds of callers while
 searches run, and the usual 5 ms would be most of their time."""
 
@@ -106,7 +106,7 @@ def serve(
             loading = threading.Thread(target=load, name="tagger-load", daemon=True)
             loading.start()
             before = sys.getswitchinterval()
-            sys.setswitchinterval(_SWITCH_S)
+            sys.setswitchinterval(SWITCH_S)
             try:
                 server.run([listener])
             finally:
