@@ -75,6 +75,7 @@ def lean_data() -> Iterator[None]:
     from ray.data._internal import stats
     from ray.data._internal.execution import streaming_executor
     from ray.data._internal.execution.operators import actor_pool_map_operator as pool
+    from ray.data.context import DataContext
 
     def nothing(*_: Any, **__: Any) -> None:
         """Stand in for what keeps statistics."""
@@ -90,6 +91,8 @@ def lean_data() -> Iterator[None]:
         stack.enter_context(
             _replaced(manager, "gen_dataset_id_from_stats_actor", staticmethod(lambda: uuid4().hex))
         )
+        # With a log of its own for each dataset, a worker sets up all logging anew before every task.
+        stack.enter_context(_replaced(DataContext, "set_dataset_logger_id", nothing))
         stack.enter_context(_replaced(streaming_executor, "create_cluster_autoscaler", _fixed_cluster))
         stack.enter_context(_replaced(pool, "get_or_create_actor_location_tracker", _NoTracker))
         stack.enter_context(_replaced(pool, "get_actor_locations", lambda _: {}))

@@ -168,6 +168,7 @@ def configure() -> None:
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1  # the driver's loop knows better: a long listing is progress
     context.retried_io_errors = []
+    context.memory_usage_poll_interval_s = None  # a thread for every task, to fill in statistics nobody reads
     context.max_errored_blocks = 0
     # A plan is one input of many chunks, which Ray Data cannot know.
     warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks", category=UserWarning)
