@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.collection.schema import CATEGORY, COLOR, SCHEMA, TAG
+from tagger.collection.schema import SCHEMA
 from tagger.engine.blocks import chunk_number, pack, table_of
 from tagger.source import LISTING_SCHEMA, Source
 
@@ -132,7 +132,6 @@ def _columns(settings: TagSettings) -> dict[str, pa.Array]:
         "run_id": settings.run_id,
         "tagged_at": 1_700_000_000_000_000,
     }
-    assert TAG and CATEGORY and COLOR
     one["embedding"] = np.array(one["embedding"], np.float16).astype(np.float32).tolist()
     return {name: pa.array([value] * _MOST_ROWS, SCHEMA.field(name).type) for name, value in one.items()}
 
@@ -183,7 +182,7 @@ def wish(collection: str, folder: Path) -> Wish:
 
 
 class Threads:
-    """CPU seconds of the threads of this process by name, sampled; those that Python does not know are one."""
+    """CPU seconds of the threads of this process by name, sampled; of Ray's and Arrow's by their own names."""
 
     def __init__(self, spill: Path) -> None:
         self._seen: dict[int, tuple[str, float]] = {}
@@ -213,7 +212,8 @@ class Threads:
             name, before = self._seen.get(number, ("", 0.0))
             if cpu_s < before:
                 self._seen[-len(self._seen) - 1] = (name, before)
-            self._seen[number] = (names.get(number) or name or "native", cpu_s)
+            own = text[text.index("(") + 1 : text.rindex(")")]  # "python" where nobody gave the thread a name
+            self._seen[number] = (names.get(number) or name or f"native: {own}", cpu_s)
         used = sum(f.stat().st_blocks * 512 for f in self._spill.rglob("*") if f.is_file())
         self.spill_bytes = max(self.spill_bytes, used)
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -225,7 +225,7 @@ class Threads:
         self._thread.join()
         found: dict[str, float] = {}
         for name, cpu_s in self._seen.values():
-            short = name.rstrip("0123456789-_ ")
+            short = name.partition("-dataset")[0].rstrip("0123456789-_ ")
             found[short] = found.get(short, 0.0) + cpu_s
         return {name: round(cpu_s, 2) for name, cpu_s in sorted(found.items(), key=lambda x: -x[1])}
 
