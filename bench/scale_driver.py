@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import resource
-import sys
 import threading
 import time
 from pathlib import Path
@@ -137,7 +136,7 @@ def _columns(settings: TagSettings) -> dict[str, pa.Array]:
 
 
 def wish(collection: str, folder: Path) -> Wish:
-    """Return the collection of a model without weights; its last layer, which a collection keeps, is zeros."""
+    """Return the collection of a model without weights, whose last layer is all zeros."""
     from tagger.collection import Config, Tagging
     from tagger.engine.targets import Wish
     from tagger.models import ModelSpec, PreparedModel
@@ -182,7 +181,7 @@ def wish(collection: str, folder: Path) -> Wish:
 
 
 class Threads:
-    """CPU seconds of the threads of this process by name, sampled; of Ray's and Arrow's by their own names."""
+    """CPU seconds of the threads of this process by name, sampled; those of libraries by their own names."""
 
     def __init__(self, spill: Path) -> None:
         self._seen: dict[int, tuple[str, float]] = {}
@@ -259,8 +258,8 @@ def timed_plan() -> dict[str, float]:
     """Note what the planner's thread spends on planning and on storing."""
     from tagger.engine import planner
 
-    spent = {"store_s": 0.0, "ended_s": 0.0}
-    run, add = planner.Planner._run, planner.PlanWriter.add
+    spent = {"store_s": 0.0}
+    run, add = planner.Planner._run, planner.PlanWriter.add  # noqa: SLF001 - to time what it calls
 
     def noting_run(self: Any) -> None:
         began, cpu = time.perf_counter(), time.thread_time()
@@ -274,7 +273,7 @@ def timed_plan() -> dict[str, float]:
         spent["store_s"] += time.thread_time() - cpu
         return number
 
-    planner.Planner._run = noting_run  # type: ignore[method-assign]
+    planner.Planner._run = noting_run  # type: ignore[method-assign]  # noqa: SLF001
     planner.PlanWriter.add = noting_add  # type: ignore[method-assign]
     return spent
 
@@ -330,10 +329,3 @@ def main() -> int:
     found = simulate(a.images, a.collection.absolute(), cpus=a.cpus, chunk_rows=a.chunk_rows)
     a.out.write_text(json.dumps(found))
     return 0
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent.parent))
-    from bench import scale_driver  # workers find the stages by this name, not as __main__
-
-    sys.exit(scale_driver.main())
