@@ -158,8 +158,8 @@ def _heading(results: dict[str, Any]) -> str:
     return (
         f"{measured_on(results)} {results['cpus']} logical CPUs of Ray, chunks of {results['chunk_rows']} "
         f"images. Load average before {results['load_before']:.1f}, after {results['load_after']:.1f}; two "
-        "or three are the simulation's own. Where others used the cores, wall times say little, and CPU seconds "
-        "come out too high."
+        "or three are the simulation's own. Where others used the cores, wall times say little, and CPU "
+        "seconds come out too high."
     )
 
 
