@@ -22,6 +22,8 @@ _GB: Final = 1e9
 _MB: Final = 1e6
 _DAY_S: Final = 86_400.0
 _KEYS_A_REQUEST, _REQUESTS_AT_ONCE, _REQUEST_S = 1000, 8, 0.1  # the last is assumed: S3 from the same region
+_REMEMBERED: Final = 2 * 4_194_304  # so many listed, the listing ends in the first half of the run
+_BENDS: Final = 0.7  # exponent below which a straight line says too much
 _NONE: Final = "\N{EN DASH}"
 
 
@@ -65,7 +67,9 @@ def fits(results: dict[str, Any]) -> dict[str, Fit]:
         fit("run, wall (s)", points(runs, lambda run: run["wall_s"])),
         fit("run, CPU of all processes (s)", points(runs, lambda run: run["cpu_s"])),
         fit("run, CPU of the driver (s)", points(runs, lambda run: run["driver_cpu_s"])),
-        fit("run, driver's peak (GB)", points(runs, lambda run: run["driver_peak_bytes"] / _GB)),
+        _memory(
+            "run, driver's peak (GB)", points(runs, lambda run: run["driver_peak_bytes"] / _GB), runs[-1]
+        ),
         fit("plan in the store (GB)", points(tables, lambda table: table["plan_bytes"] / _GB)),
         fit("second run, wall (s)", points(again, lambda run: run["wall_s"])),
         fit("second run, driver's peak (GB)", points(again, lambda run: run["driver_peak_bytes"] / _GB)),
@@ -80,6 +84,19 @@ def fits(results: dict[str, Any]) -> dict[str, Fit]:
             fit("the log in the driver's memory (GB)", points(log, lambda row: row["grew"] / _GB)),
         ]
     return {one.name: one for one in found}
+
+
+def _memory(name: str, points: list[tuple[float, float]], run: dict[str, Any]) -> Fit:
+    """Fit the driver's memory: once the listed ids that it remembers are as many as may be, by its growth.
+
+    Until then it grows faster, and a line through the smaller runs would go on with that for ever.
+    """
+    late = [resident for _, resident in run["driver_growth"][len(run["driver_growth"]) // 2 :]]
+    if run["images"] < _REMEMBERED:
+        return fit(name, points)
+    each = max(0, max(late) - late[0]) / _GB / (run["images"] / 2)
+    peak = points[-1][1]
+    return Fit(name, peak - each * run["images"], each, None, tuple(points))
 
 
 def walls(found: dict[str, Fit]) -> list[Wall]:
@@ -281,7 +298,7 @@ def _said(one: Fit, n: int) -> str:
 def _walls_table(found: list[Wall]) -> tuple[tuple[str, ...], list[list[str]]]:
     header = ("wall", "limit", "reached at about", "past it")
     return header, [
-        [wall.name, wall.unit, _millions(wall.images), wall.past] for wall in found if wall.images < math.inf
+        [wall.name, wall.unit, _reached(wall), wall.past] for wall in found if wall.images < math.inf
     ]
 
 
@@ -302,6 +319,11 @@ def _index_table() -> tuple[tuple[str, ...], list[list[str]]]:
                 ]
             )
     return header, rows
+
+
+def _reached(wall: Wall) -> str:
+    bends = wall.fit.exponent is not None and wall.fit.exponent < _BENDS
+    return f"{_millions(wall.images)}{' or more' if bends else ''}"
 
 
 def _millions(images: float) -> str:
