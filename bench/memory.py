@@ -194,6 +194,10 @@ class Watch:
             used[role] += pss_bytes(process.pid)
         self.samples.append(Sample(time.monotonic() - self._began, used))
 
+    def role(self, process: tuple[int, int]) -> Role:
+        """Return what a process of `cpu_by_process` is."""
+        return self._roles[process]
+
     def summary(self) -> dict[str, Any]:
         """Return what the samples saw, for JSON.
 

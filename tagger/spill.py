@@ -1,4 +1,4 @@
-"""Folders for what does not fit into memory, removed at the latest by the next run."""
+"""Folders for what does not fit into memory, removed at the latest by the next run, and databases in them."""
 
 import contextlib
 import fcntl
@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tagger.errors import RunError
 
@@ -44,6 +45,23 @@ def spill_folder(cache: Path, name: str) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_database(path: str = ":memory:", **config: Any) -> Any:
+    """Open a DuckDB database that says nothing of its own.
+
+    By itself DuckDB draws a bar on stdout, where results go, as soon as a query takes two seconds; and the
+    option that turns it off cannot be given when it is opened.
+
+    Args:
+        path: Its file.
+        config: Options of DuckDB.
+    """
+    import duckdb
+
+    database = duckdb.connect(path, config=config)
+    database.execute("SET enable_progress_bar = false")
+    return database
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ import pyarrow as pa
 from tagger.catalog.roles import in_stock
 from tagger.catalog.table import cell_text, values_of
 from tagger.errors import RunError
+from tagger.spill import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,7 +214,7 @@ def join(
         "preserve_insertion_order": False,
     }
     try:
-        with duckdb.connect(str(folder / "catalog.duckdb"), config=config) as database:
+        with open_database(str(folder / "catalog.duckdb"), **config) as database:
             n_rows = _put_rows(database, table, roles, separator, with_titles=with_names)
             _put_images(database, collection, index)
             for statement in (_NAMES_OF_REFS, _WITHOUT_QUERIES, _FOUND, _RESOLVED, _PRODUCTS):

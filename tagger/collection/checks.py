@@ -15,6 +15,7 @@ from tagger.collection.parts import TAGS_FOLDER, part_key
 from tagger.collection.reading import open_parquet
 from tagger.collection.runs import RUNS_FOLDER
 from tagger.errors import CollectionError, ImageError, RunError, StoreUnavailable, TaggerError, TaxonomyError
+from tagger.spill import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,16 +191,14 @@ def _check_rows(
 
 def _doubled(ids: pa.RecordBatchReader, spill_dir: Path | None) -> tuple[int, list[tuple[str, int]]]:
     """Count the ids that come more than once; returns that and the first three with their rows."""
-    import duckdb
-
     with tempfile.TemporaryDirectory(prefix="tagger-check-", dir=spill_dir) as folder:
-        settings = {
+        settings: dict[str, Any] = {
             "memory_limit": _MEMORY_LIMIT,
             "temp_directory": folder,
             "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
         }
-        with duckdb.connect(":memory:", config=settings) as database:
+        with open_database(**settings) as database:
             database.register("ids", ids)
             database.execute(
                 "CREATE TEMP TABLE doubled AS "

@@ -5,6 +5,7 @@ deltalake keeps the log; encoding, the fence and the checks around a commit are 
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -65,7 +66,7 @@ class TagsTable:
         self._handle = handle
         self._options = dict(options)
         self._lock = threading.RLock()
-        self._parts: tuple[int, dict[str, LivePart]] | None = None
+        self._parts: tuple[int, dict[str, LivePart]] | None = None  # of that version, in any order
 
     @classmethod
     def create(cls, store: Store, *, serial: int) -> TagsTable:
@@ -171,7 +172,7 @@ class TagsTable:
                 raise store_trouble(error, self.store.uri) from None
 
     def live(self) -> Mapping[str, LivePart]:
-        """Return the live parts at this version by path, sorted by path."""
+        """Return the live parts at this version by path, in no order."""
         with self._lock:
             if self._parts is None or self._parts[0] != self.version:
                 self._parts = (self.version, _live_parts(self._handle))
@@ -179,7 +180,7 @@ class TagsTable:
 
     def parts(self) -> list[LivePart]:
         """Return the live parts at this version, sorted by path."""
-        return list(self.live().values())
+        return sorted(self.live().values(), key=lambda part: part.path)
 
     @property
     def rows(self) -> int:
@@ -206,7 +207,7 @@ class TagsTable:
             KeyError: A path in `parts` is not live at this version.
         """
         live = self.live()
-        chosen = live.values() if parts is None else [live[path] for path in parts]
+        chosen = self.parts() if parts is None else [live[path] for path in parts]
         files = [(part.path, part_key(part.path), part.size_bytes) for part in chosen]
         return scan_parts(self.store, files, columns=columns, batch_rows=batch_rows, part_column=part_column)
 
@@ -261,7 +262,23 @@ class TagsTable:
         """
         order = Order(tuple(add), tuple(remove), counter, run_id, operation, serial)
         with self._lock:
-            return carry_out(self, order, retry_s=retry_s)
+            version = carry_out(self, order, retry_s=retry_s)
+            self._follow(order, version)
+            return version
+
+    def _follow(self, order: Order, version: int) -> None:
+        """Bring the live parts to the version of a commit of ours, if nothing else lies in between.
+
+        Asking the log for all of them takes 7 µs a part, at every commit: in a run that writes 60,000 parts
+        it would take a whole core in the end.
+        """
+        if self._parts is None or not self._parts[0] + 1 == version == self.version:
+            return
+        parts = dict(self._parts[1])  # the old one may be in somebody's hands
+        for path in order.remove:
+            del parts[path]
+        parts.update((part.path, _live_part(part)) for part in order.add)
+        self._parts = (version, parts)
 
 
 def _may_hold(part: LivePart, wanted: Items[str]) -> bool:
@@ -282,4 +299,11 @@ def _live_parts(handle: DeltaTable) -> dict[str, LivePart]:
         )
         for row in actions
     ]
-    return {part.path: part for part in sorted(parts, key=lambda part: part.path)}
+    return {part.path: part for part in parts}
+
+
+def _live_part(part: Part) -> LivePart:
+    """Return a part as the log describes it, once it is committed."""
+    stats = json.loads(part.stats)
+    least, greatest = (stats.get(name, {}).get("image_id") for name in ("minValues", "maxValues"))
+    return LivePart(part.path, part.size_bytes, stats["numRecords"], least, greatest)

@@ -3,8 +3,8 @@
 A run on two cores pays for every process: some 0.5 to 1 s of CPU each, before the first image. Left out are
 the autoscaler's monitor, the dashboard, the log monitor and raylet's two agents (nobody asks them: the
 cluster lives as long as the run, in one environment), and three actors of Ray Data that keep statistics for
-the dashboard, divide a cluster between datasets, and remember on which node an actor is. On a cluster that
-was there before nothing is changed.
+the dashboard, divide a cluster between datasets, and remember on which node an actor is. A cluster that was
+there before is left as it is; `forgetful_data` alone holds for it, too, because it is about this process.
 
 All of it replaces names inside Ray, which pyproject.toml holds to one minor version.
 """
@@ -75,6 +75,7 @@ def lean_data() -> Iterator[None]:
     from ray.data._internal import stats
     from ray.data._internal.execution import streaming_executor
     from ray.data._internal.execution.operators import actor_pool_map_operator as pool
+    from ray.data.context import DataContext
 
     def nothing(*_: Any, **__: Any) -> None:
         """Stand in for what keeps statistics."""
@@ -90,9 +91,24 @@ def lean_data() -> Iterator[None]:
         stack.enter_context(
             _replaced(manager, "gen_dataset_id_from_stats_actor", staticmethod(lambda: uuid4().hex))
         )
+        # With a log of its own for each dataset, a worker sets up all logging anew before every task.
+        stack.enter_context(_replaced(DataContext, "set_dataset_logger_id", nothing))
         stack.enter_context(_replaced(streaming_executor, "create_cluster_autoscaler", _fixed_cluster))
         stack.enter_context(_replaced(pool, "get_or_create_actor_location_tracker", _NoTracker))
         stack.enter_context(_replaced(pool, "get_actor_locations", lambda _: {}))
+        yield
+
+
+@contextlib.contextmanager
+def forgetful_data() -> Iterator[None]:
+    """Have Ray Data keep no statistics of each block: 4 KB a chunk, 8 GB in a billion images."""
+    import ray.data  # noqa: F401 - as above
+    from ray.data._internal.execution.operators import map_operator
+
+    def nothing(_: Any) -> list[Any]:
+        return []
+
+    with _replaced(map_operator, "to_stats", nothing):
         yield
 
 

@@ -68,6 +68,7 @@ class Ledger:
         self._give_up_after = give_up_after
         self._committed = bytearray()
         self._held: list[Receipt] = []
+        self._given: set[int] = set()  # chunks whose receipts were given out and are not committed yet
         self.tagged = 0
         self.failed = 0
         self.errors: dict[str, int] = {}
@@ -83,19 +84,18 @@ class Ledger:
     def accept(self, receipt: Receipt) -> list[Receipt]:
         """Take a receipt and return those to commit now, oldest first.
 
-        A receipt with a chunk that is committed or held already is dropped whole; its part is an
+        A receipt with a chunk that is committed, held or given out already is dropped whole; its part is an
         orphan that `clean` removes.
 
         Raises:
             StoreUnavailable: Nothing could be read for too long; nothing held is committed.
         """
         held = {number for one in self._held for number, _ in one.chunks}
-        if any(number in self or number in held for number, _ in receipt.chunks):
+        if any(n in self or n in held or n in self._given for n, _ in receipt.chunks):
             return []
         self._held.append(receipt)
         if receipt.read_failures < receipt.rows:
-            ready, self._held = self._held, []
-            return ready
+            return self.last()
         news = sum(one.read_failures - one.known_failures for one in self._held)
         if news >= self._give_up_after:
             codes = ", ".join(sorted(self._held[-1].errors))
@@ -106,8 +106,9 @@ class Ledger:
         return []
 
     def last(self) -> list[Receipt]:
-        """Return what is still held when the plan is done: few failures, and no sign of an outage."""
+        """Return what is still held: when the plan is done, few failures are no sign of an outage."""
         ready, self._held = self._held, []
+        self._given.update(number for one in ready for number, _ in one.chunks)
         return ready
 
     def committed(self, receipts: list[Receipt]) -> None:
@@ -118,6 +119,7 @@ class Ledger:
                 if byte >= len(self._committed):
                     self._committed.extend(bytes(byte + 1 - len(self._committed)))
                 self._committed[byte] |= 1 << (number & 7)
+                self._given.discard(number)
             self.tagged += receipt.tagged
             self.failed += receipt.rows - receipt.tagged
             for code, count in receipt.errors.items():

@@ -112,17 +112,22 @@ class CommitLoop:
         done, self._writing = ray.wait(
             self._writing, num_returns=len(self._writing), timeout=_TICK_S if wait else 0, fetch_local=False
         )
-        for ref in done:
-            try:
-                receipt: Receipt = ray.get(ref)
-            except Exception as error:
-                if _is_lost(error):  # its chunks are missing in the ledger and come again in the next pass
-                    continue
-                raise _explained(error, self.run_id) from None
-            self._moved = time.monotonic()
-            self.seconds = merge_seconds(self.seconds, receipt.seconds)
-            self.timeline.add(receipt.spans)
-            self._commit(self.ledger.accept(receipt))
+        accepted: list[Receipt] = []
+        try:
+            for ref in done:
+                try:
+                    receipt: Receipt = ray.get(ref)
+                except Exception as error:
+                    if _is_lost(error):  # its chunks are missing in the ledger, and the next pass does them
+                        continue
+                    raise _explained(error, self.run_id) from None
+                self._moved = time.monotonic()
+                self.seconds = merge_seconds(self.seconds, receipt.seconds)
+                self.timeline.add(receipt.spans)
+                accepted += self.ledger.accept(receipt)
+        finally:
+            # Together: a commit takes as long with many parts as with one, and meanwhile others are written.
+            self._commit(accepted)
         if not done:
             self._check_progress()
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from tagger.errors import SETTLED_CODES, RunError
+from tagger.spill import open_database
 
 _LOAD_ROWS: Final = 262_144
 """Rows handed to DuckDB at once: above its row group of 122,880, so that they bypass its write-ahead log."""
@@ -53,16 +54,14 @@ class SettledRows:
             spill_dir.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix="tagger-plan-", dir=spill_dir))
             self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-            self._db = duckdb.connect(
+            self._db = open_database(
                 str(self._folder / "plan.duckdb"),
-                config={
-                    "memory_limit": f"{max(memory_limit_bytes, 64 << 20)}B",
-                    "temp_directory": str(self._folder / "spill"),
-                    "threads": 2,  # the CNN wants the other cores
-                    "preserve_insertion_order": False,  # every read below says its order
-                    "autoinstall_known_extensions": False,
-                    "autoload_known_extensions": False,
-                },
+                memory_limit=f"{max(memory_limit_bytes, 64 << 20)}B",
+                temp_directory=str(self._folder / "spill"),
+                threads=2,  # the CNN wants the other cores
+                preserve_insertion_order=False,  # every read below says its order
+                autoinstall_known_extensions=False,
+                autoload_known_extensions=False,
             )
         self._load(batches, model_id, retry_failed=retry_failed)
         self._listed = np.zeros((self.rows + 7) // 8, dtype=np.uint8)

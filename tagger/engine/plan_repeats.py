@@ -8,7 +8,7 @@ two different ones are taken for the same. Past `capacity` the oldest are forgot
 it is listed turns up again near its first place, not ten million keys later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from itertools import compress
 from typing import Final
@@ -38,7 +38,9 @@ class RecentIds:
             raise ValueError(f"capacity must be at least 2, got {capacity}")
         self._generation = capacity // 2
         self._buffer: set[bytes] = set()
-        self._runs: list[np.ndarray] = []  # each (n, 2) uint64, sorted by column 0
+        # Each (2, n) uint64, sorted by its first row: the halves lie apart, because to search a strided one
+        # NumPy would copy it first.
+        self._runs: list[np.ndarray] = []
         self._older: list[np.ndarray] = []  # the generation before this one
         self._held = 0
 
@@ -66,25 +68,38 @@ class RecentIds:
         return new
 
     def _in_runs(self, prints: Sequence[bytes]) -> np.ndarray:
-        wanted = np.frombuffer(b"".join(prints), dtype=np.uint64).reshape(-1, 2)
-        found = np.zeros(len(wanted), dtype=bool)
+        left, right = _halves(prints)
+        order = np.argsort(left)  # then neighbours are looked for where the cache still is
+        left, right = left[order], right[order]
+        found = np.zeros(len(left), dtype=bool)
         for run in (*self._older, *self._runs):
-            place = np.searchsorted(run[:, 0], wanted[:, 0])
             # Only the first of several equal left halves is compared: a miss lets a repeat through, while
             # a wrong hit would lose an image.
-            found |= (run[np.minimum(place, len(run) - 1)] == wanted).all(axis=1)
-        return found
+            place = np.minimum(np.searchsorted(run[0], left), run.shape[1] - 1)
+            found |= (run[0][place] == left) & (run[1][place] == right)
+        in_order = np.empty_like(found)
+        in_order[order] = found
+        return in_order
 
     def _flush(self) -> None:
-        run = np.frombuffer(b"".join(self._buffer), dtype=np.uint64).reshape(-1, 2)
-        self._runs.append(run[np.argsort(run[:, 0])])
-        self._held += len(run)
+        self._runs.append(_sorted(_halves(self._buffer)))
+        self._held += len(self._buffer)
         self._buffer = set()
-        while len(self._runs) >= _FAN_IN and len(self._runs[-_FAN_IN]) <= _FAN_IN * len(self._runs[-1]):
-            merged = np.concatenate(self._runs[-_FAN_IN:])
-            self._runs[-_FAN_IN:] = [merged[np.argsort(merged[:, 0])]]
+        while (
+            len(self._runs) >= _FAN_IN and self._runs[-_FAN_IN].shape[1] <= _FAN_IN * self._runs[-1].shape[1]
+        ):
+            self._runs[-_FAN_IN:] = [_sorted(np.concatenate(self._runs[-_FAN_IN:], axis=1))]
         if self._held >= self._generation:
             self._older, self._runs, self._held = self._runs, [], 0
+
+
+def _halves(prints: Collection[bytes]) -> np.ndarray:
+    """Return the left and the right halves of fingerprints, shape (2, N)."""
+    return np.ascontiguousarray(np.frombuffer(b"".join(prints), dtype=np.uint64).reshape(-1, 2).T)
+
+
+def _sorted(run: np.ndarray) -> np.ndarray:
+    return np.take(run, np.argsort(run[0]), axis=1)  # run[:, …] would put the halves side by side again
 
 
 def without_repeats(table: pa.Table, recent: RecentIds) -> pa.Table:

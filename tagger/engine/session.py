@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from tagger.engine.lean import lean_data, lean_start
+from tagger.engine.lean import forgetful_data, lean_data, lean_start
 from tagger.engine.resources import object_store_bytes
 from tagger.errors import RunError, UsageError
 from tagger.settings import Settings
@@ -96,7 +96,7 @@ def _connected(address: str | None, settings: Settings, cpus: int) -> Iterator[d
         reason = str(error).strip().partition("\n")[0]
         raise RunError(f"the Ray cluster {address or 'of this machine'} does not answer: {reason}") from error
     try:
-        with lean_data() if own else contextlib.nullcontext():
+        with forgetful_data(), lean_data() if own else contextlib.nullcontext():
             yield ray.cluster_resources()
     finally:
         with _within_reach():

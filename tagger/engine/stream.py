@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 import ray
@@ -45,6 +45,21 @@ _PULSE_S = 5.0
 _ACTORS_PER_CHUNK = 4
 """A chunk that ends this many model actors, on machines that live on, ends the run. Two would do for a chunk
 that is to blame; but whoever kills workers for reasons of his own may well hit one chunk twice."""
+
+
+class FetchStage(Protocol):
+    """What runs as stage 1: `Fetcher`, or what stands in for it."""
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Fetch and decode one chunk."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds; a later run works in the same process."""
+        ...
+
+
+MakeFetcher = Callable[..., FetchStage]
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,8 @@ class ChunkStream:
         settings: What the stages need.
         payloads: The weights of each model, put into the object store once.
         only: Numbers of the chunks to do; None does the whole plan, while it is being written.
-        make_tagger: Class of stage 2; tests put theirs here.
+        make_fetcher: Class of stage 1; tests and simulations put theirs here.
+        make_tagger: Class of stage 2; likewise.
     """
 
     def __init__(
@@ -88,13 +104,14 @@ class ChunkStream:
         payloads: Sequence[Mapping[str, bytes]],
         *,
         only: Sequence[int] | None = None,
+        make_fetcher: MakeFetcher = Fetcher,
         make_tagger: Callable[..., Callable[[pa.Table], pa.Table]] = Tagger,
     ) -> None:
         configure()
         refs = [ray.put(dict(payload)) for payload in payloads]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._dataset = _wire(settings, refs, only, make_tagger)
+            self._dataset = _wire(settings, refs, only, make_fetcher, make_tagger)
             self._executor = self._dataset._create_executor()  # noqa: SLF001 - to be able to stop it
 
     def __iter__(self) -> Iterator[Any]:
@@ -110,6 +127,7 @@ def _wire(
     settings: StreamSettings,
     payload_refs: list[Any],
     only: Sequence[int] | None,
+    make_fetcher: MakeFetcher,
     make_tagger: Callable[..., Callable[[pa.Table], pa.Table]],
 ) -> Any:
     layout = settings.layout
@@ -118,7 +136,7 @@ def _wire(
     )
     dataset = dataset.map_batches(
         _fetch,
-        fn_kwargs={"settings": settings.fetch, "run_id": settings.run_id},
+        fn_kwargs={"settings": settings.fetch, "run_id": settings.run_id, "make": make_fetcher},
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -155,6 +173,7 @@ def configure() -> None:
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1  # the driver's loop knows better: a long listing is progress
     context.retried_io_errors = []
+    context.memory_usage_poll_interval_s = None  # a thread for every task, to fill in statistics nobody reads
     context.max_errored_blocks = 0
     # A plan is one input of many chunks, which Ray Data cannot know.
     warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks", category=UserWarning)
@@ -252,17 +271,17 @@ class _PlanSource(Datasource):
         return [ReadTask(read, nothing_known)]
 
 
-_FETCHERS: dict[tuple[str, FetchSettings], Fetcher] = {}  # in each worker process, for as long as it lives
+_FETCHERS: dict[tuple[str, FetchSettings], FetchStage] = {}  # in each worker, for as long as it lives
 
 
-def _fetch(block: pa.Table, *, settings: FetchSettings, run_id: str) -> pa.Table:
+def _fetch(block: pa.Table, *, settings: FetchSettings, run_id: str, make: MakeFetcher) -> pa.Table:
     """Stage 1 as Ray Data calls it: a task that finds its Fetcher where an earlier task left it."""
     fetcher = _FETCHERS.get((run_id, settings))
     if fetcher is None:
         for old in _FETCHERS.values():
             old.close()
         _FETCHERS.clear()
-        fetcher = _FETCHERS[run_id, settings] = Fetcher(settings, on_image=_Pulse(run_id))
+        fetcher = _FETCHERS[run_id, settings] = make(settings, on_image=_Pulse(run_id))
     with _reported(run_id):
         started = time.time()
         return _with_span(fetcher(block), DECODE, started, before=[])

@@ -23,6 +23,7 @@ from tagger.models import (
 )
 from tagger.settings import Settings
 from tagger.source import Source
+from tagger.spill import open_database
 from tagger.storage import StorageOptions, canonical_uri, open_store
 from tagger.tags import DEFAULT_THRESHOLD, DEFAULT_TOP_K, Taxonomy, load_taxonomy
 
@@ -117,9 +118,8 @@ def settled_rows(
     rows = targets[0].rows()
     if rows is None or len(targets) == 1:
         return rows
-    import duckdb
 
-    database = duckdb.connect(config={"temp_directory": str(spill_dir), "memory_limit": "1GB"})
+    database = open_database(temp_directory=str(spill_dir), memory_limit="1GB")
     settled = ", ".join(f"'{code}'" for code in ([] if retry_failed else sorted(SETTLED_CODES)))
     failed = f" OR error IN ({settled})" if settled else ""
     query = "SELECT m.image_id, m.uri, m.etag, m.status, m.error, "

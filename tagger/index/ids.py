@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from tagger.errors import IndexUnusable
 from tagger.index.manifest import REMEDY
+from tagger.spill import open_database
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,8 +198,6 @@ def changes(held: pa.Table, rows: pa.Table, spill_dir: Path) -> tuple[pa.Array, 
         Positions in `rows` of images that are new or other than in the index, and positions in `held` of
         images that are gone or other than in the table; both ascending.
     """
-    import duckdb
-
     left = held.select(["image_id", "etag", "tagged_at"]).append_column(
         "place", pa.array(np.arange(len(held)))
     )
@@ -206,12 +205,12 @@ def changes(held: pa.Table, rows: pa.Table, spill_dir: Path) -> tuple[pa.Array, 
         "place", pa.array(np.arange(len(rows)))
     )
     same = "l.image_id = r.image_id AND l.etag IS NOT DISTINCT FROM r.etag AND l.tagged_at = r.tagged_at"
-    config = {
+    config: dict[str, Any] = {
         "autoinstall_known_extensions": False,
         "temp_directory": str(spill_dir),
         "memory_limit": _JOIN_MEMORY,
     }
-    with duckdb.connect(":memory:", config=config) as database:
+    with open_database(**config) as database:
         database.register("l", left)
         database.register("r", right)
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from tagger.errors import RunError, UsageError
 from tagger.search.eventfile import TableFile, column_or_null
+from tagger.spill import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -155,15 +156,13 @@ class Events:
     ) -> None:
         self._path = path
         self._folder = folder
-        self.database = duckdb.connect(
+        self.database = open_database(
             str(folder / "events.duckdb"),
-            config={
-                "memory_limit": f"{max(memory_bytes, 128 << 20)}B",
-                "temp_directory": str(folder / "spill"),
-                "threads": threads,
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-            },
+            memory_limit=f"{max(memory_bytes, 128 << 20)}B",
+            temp_directory=str(folder / "spill"),
+            threads=threads,
+            autoinstall_known_extensions=False,
+            autoload_known_extensions=False,
         )
         try:
             with self.explained():

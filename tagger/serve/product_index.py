@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from tagger.catalog.flags import FLAG, FLAGS
 from tagger.catalog.table import cell_text, values_of
 from tagger.errors import RunError, UsageError
+from tagger.spill import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,15 +83,13 @@ def product_index(catalog: EnrichedCatalog, folder: Path, cpus: int) -> duckdb.D
     """
     import duckdb
 
-    database = duckdb.connect(
+    database = open_database(
         str(folder / "products.duckdb"),
-        config={
-            "memory_limit": _MEMORY,
-            "threads": min(cpus, _MOST_THREADS),
-            "temp_directory": str(folder),
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        },
+        memory_limit=_MEMORY,
+        threads=min(cpus, _MOST_THREADS),
+        temp_directory=str(folder),
+        autoinstall_known_extensions=False,
+        autoload_known_extensions=False,
     )
     try:
         database.register("staged", pa.RecordBatchReader.from_batches(_STAGE, _staged(catalog)))

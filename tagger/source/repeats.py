@@ -9,7 +9,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from tagger.errors import RunError, SourceError
-from tagger.spill import spill_folder
+from tagger.spill import open_database, spill_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,10 +48,8 @@ def refuse_repeats(tables: Callable[[], Iterator[Lined]], uri: str, cache: Path)
         SourceError: Names the first repeated ids and their lines.
         RunError: There is no room for temporary files.
     """
-    import duckdb
-
     with spill_folder(cache, f"manifest-{uuid4().hex}") as folder, _explained(folder):
-        database = duckdb.connect(f"{folder}/ids.duckdb", config={"memory_limit": _MEMORY})
+        database = open_database(f"{folder}/ids.duckdb", memory_limit=_MEMORY)
         try:
             database.execute("SET preserve_insertion_order = false")
             _run(database, tables, "CREATE TABLE seen AS SELECT hash(image_id) AS h, line FROM ids")

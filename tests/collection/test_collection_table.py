@@ -36,6 +36,21 @@ def test_commits_add_and_remove_parts(place):
     assert contents(collection).keys() == set(ids(5, 9))
 
 
+def test_a_handle_knows_what_it_committed_as_a_fresh_one_reads_it(place):
+    collection = make_collection(place)
+    table = collection.table
+    first, second, third = (put_rows(collection, make_rows(ids(i, i + 3))) for i in (0, 3, 6))
+    for add, remove in (([first], []), ([second, third], [first.path]), ([], [second.path])):
+        commit(table, add, remove)
+        assert table.parts() == Collection.open(place).table.parts()
+    other = Collection.open(place).table
+    commit(other, [first])
+    commit(other, [], [third.path])
+    commit(table, [second])  # after two commits that this handle did not make
+    assert table.parts() == Collection.open(place).table.parts()
+    assert {part.path for part in table.parts()} == {first.path, second.path}
+
+
 def test_a_scan_gives_the_columns_asked_for_in_a_fixed_order(place):
     collection = make_collection(place)
     parts = [put_rows(collection, make_rows(ids(i, i + 5000))) for i in (0, 5000, 10000)]

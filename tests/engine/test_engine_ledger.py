@@ -33,6 +33,17 @@ def test_a_chunk_is_committed_once():
     assert (ledger.tagged, ledger.failed) == (20, 0)
 
 
+def test_a_chunk_that_waits_for_its_commit_is_not_given_out_again():
+    ledger = Ledger()
+    first = receipt((1, 5), (2, 5))
+    assert ledger.accept(first) == [first]
+    assert ledger.accept(receipt((2, 5))) == []
+    other = receipt((3, 5))
+    assert ledger.accept(other) == [other]
+    ledger.committed([first, other])
+    assert ledger.missing(4) == [0]
+
+
 def test_failed_reads_wait_for_a_success():
     ledger = Ledger()
     dark = receipt((0, 50), errors={"read_error": 50})
