@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _GROUP: Final = re.compile(r"(\d+)x(\d+)cpus?(?:\+(\d+)gpus?)?", re.IGNORECASE)
 _LOCATE_MS: Final = 2000
 _LOOK_S: Final = 2.0
+_ALONE_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +153,13 @@ def _off(nodes: Iterable[str]) -> dict[str, Any]:
 class OffGpus:
     """Tells Ray, task by task, to keep off the machines that have GPUs at that time.
 
-    By itself Ray only prefers others, and what it put there would be in the way of the CNN.
+    By itself Ray only prefers others, and what it put there would be in the way of the CNN. When there have
+    been no others for two minutes, because they are lost or do not come, a slow run is better than none.
     """
 
     def __init__(self) -> None:
         self._looked = float("-inf")
+        self._others_at = time.monotonic()
         self._where: dict[str, Any] = {}
 
     def __call__(self) -> dict[str, Any]:
@@ -166,8 +169,11 @@ class OffGpus:
         now = time.monotonic()
         if now - self._looked > _LOOK_S:
             self._looked = now
-            alive = (one for one in ray.nodes() if one["Alive"])
-            self._where = _off(one["NodeID"] for one in alive if _shape(one["Resources"])[1])
+            shapes = {one["NodeID"]: _shape(one["Resources"]) for one in ray.nodes() if one["Alive"]}
+            if any(cpus and not gpus for cpus, gpus in shapes.values()):
+                self._others_at = now
+            alone = now - self._others_at > _ALONE_S
+            self._where = {} if alone else _off(node for node, (_, gpus) in shapes.items() if gpus)
         return self._where
 
 
