@@ -136,6 +136,8 @@ def _dry_run(
     print(f"planned  {found.planned:,} images, {found.bytes / 1e6:,.1f} MB")
     measured = f"{found.cpus} CPUs ({found.sample} images measured)"
     print(f"time     about {found.estimated_seconds:,.0f} s on {measured}")
+    if found.gpus:
+        print(f"         {found.gpus} GPUs are taken to keep up with them: the CNN was not measured on one")
     if found.estimated_cost is not None:
         print(f"cost     about {found.estimated_cost:,.2f} USD")
     return 0

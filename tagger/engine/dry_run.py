@@ -11,12 +11,14 @@ import pyarrow as pa
 from tagger.collection import new_run_id
 from tagger.engine.blocks import pack
 from tagger.engine.fetch import Fetcher, FetchSettings
+from tagger.engine.machines import parse_groups
 from tagger.engine.options import TagOptions
 from tagger.engine.plan import plan_chunks
+from tagger.engine.resources import choose_layout
 from tagger.engine.tagging import Tagger, TagSettings
 from tagger.engine.targets import Wish, find_targets, require_possible, settled_rows, wishes
 from tagger.errors import UsageError
-from tagger.settings import load_settings
+from tagger.settings import Settings, load_settings
 from tagger.source import open_source
 from tagger.spill import spill_folder
 from tagger.storage import StorageOptions
@@ -39,10 +41,12 @@ class Estimate:
         listed: Images under the source.
         planned: Images a run would tag.
         bytes: Sum of their sizes, as far as the listing tells.
-        estimated_seconds: Wall time of the run on `cpus` CPUs, from a measured sample.
+        estimated_seconds: Wall time of the run on `cpus` CPUs, from a measured sample; the time that machines
+            of a cluster take to start is not in it.
         estimated_cost: `estimated_seconds` times the price, in USD; None without a price.
         sample: Images measured.
-        cpus: CPUs the estimate is for.
+        cpus: CPUs the estimate is for: those that decode, where GPUs run the CNN.
+        gpus: GPUs the estimate is for; taken to keep up with the CPUs, because none is measured here.
     """
 
     listed: int
@@ -52,10 +56,12 @@ class Estimate:
     estimated_cost: float | None
     sample: int
     cpus: int
+    gpus: int
 
     def to_json(self) -> dict[str, Any]:
         """Return what `tagger tag --dry-run --json` prints."""
-        return {name: value for name, value in asdict(self).items() if name not in ("sample", "cpus")}
+        left_out = ("sample", "cpus", "gpus")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 def estimate(
@@ -101,10 +107,12 @@ def estimate(
         counts = plan.counts
     if counts.listed == 0 and not (options.prune and targets):
         raise UsageError(f"there is no image under {listing.uri}: check the address, --include and --exclude")
-    cpus = options.cpus or settings.cpus
+    here = options.cpus or settings.cpus
+    cpus, gpus = _machines(options, settings) or (here, 0)
     seconds = 0.0
     if sample:
-        per_image_s = _measure(sample, wanted, options, storage, cpus=cpus)
+        decode_s, model_s = _measure(sample, wanted, options, storage, cpus=here)
+        per_image_s = (decode_s if gpus else decode_s + model_s) / cpus
         seconds = STARTUP_S + counts.planned * per_image_s / _HIDDEN_SHARE
     return Estimate(
         listed=counts.listed,
@@ -114,13 +122,27 @@ def estimate(
         estimated_cost=None if price_usd_per_hour is None else round(seconds / 3600 * price_usd_per_hour, 4),
         sample=sum(chunk.num_rows for chunk in sample),
         cpus=cpus,
+        gpus=gpus,
     )
+
+
+def _machines(options: TagOptions, settings: Settings) -> tuple[int, int] | None:
+    """Return the CPUs and GPUs of the cluster that a run would have, if somebody told."""
+    on_cluster = options.address or settings.ray_address
+    told = parse_groups(options.machines or (settings.machines if on_cluster else None) or "")
+    if not any(one.cpus * one.most for one in told):
+        return None
+    layout = choose_layout(told, on_gpus=options.backend != "openvino", gpus_per_actor=options.gpus_per_actor)
+    cpus = sum(one.cpus * one.most for one in told)
+    if not layout.model_gpus:
+        return cpus, 0
+    return max(1, round(layout.fetch_tasks * layout.fetch_cpus)), sum(one.gpus * one.most for one in told)
 
 
 def _measure(
     sample: list[pa.Table], wanted: list[Wish], options: TagOptions, storage: StorageOptions, *, cpus: int
-) -> float:
-    """Return wall seconds per image with all CPUs busy; the first chunk only warms up."""
+) -> tuple[float, float]:
+    """Return the seconds of one CPU that decoding and the CNN take an image; the first chunk only warms up."""
     limits = DecodeLimits(
         max_bytes=options.max_image_bytes, max_pixels=options.max_pixels, timeout_s=options.decode_timeout_s
     )
@@ -152,4 +174,4 @@ def _measure(
         fetcher.close()
     # One decoder keeps one CPU busy; the CNN keeps all of them.
     images: int = sample[-1].num_rows
-    return ((fetched - started) / cpus + (tagged - fetched)) / images
+    return (fetched - started) / images, (tagged - fetched) * cpus / images

@@ -69,7 +69,7 @@ class Machines:
 
     Attributes:
         address: For `--address`.
-        dashboard: Host and port of the job server, if the head has one.
+        job_server: Address of the job server, if the head has one.
     """
 
     def __init__(self, env: Mapping[str, str], **head: Any) -> None:
@@ -86,6 +86,8 @@ class Machines:
             "node_ip_address": "127.0.0.1",
             "object_store_memory": OBJECT_STORE_BYTES,
             "include_dashboard": False,
+            "dashboard_host": "127.0.0.1",
+            "dashboard_port": free_port(),
             **head,
         }
 
@@ -105,7 +107,7 @@ class Machines:
         )
         self._lock = threading.Lock()
         started = self._answer()
-        self.address, self.dashboard = started["address"], started["dashboard"]
+        self.address, self.job_server = started["address"], f"http://{started['dashboard']}"
         return self
 
     def __exit__(self, *_: object) -> None:

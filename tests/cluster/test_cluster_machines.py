@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import pytest
 from blows import ACTOR
-from cluster_kit import Machines
-from driving import Driver, tagger
-from tables import assert_same_rows, rows_of
+from cluster_kit import Growing, Machines, free_port
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from driving import Driver, tagger, wait_for
+from tables import assert_same_rows, delta, rows_of
 
 from tagger.testing import SeaweedFS, make_photos, put_photos
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(1200)]
 
+JOB = r"python\S* -m tagger tag "
 ON_GPUS = ("--backend", "openvino", "--gpus-per-actor", "1", "--model-threads", "2")
 """The CNN where the (logical) GPU is, on what this machine can run it with."""
 
@@ -42,49 +46,72 @@ def timeline_of(collection: str) -> dict[str, Any]:
     return timeline
 
 
+def scrape(port: int) -> str:
+    """Return what a node counts of runs, as Prometheus reads it; empty while nobody answers."""
+    with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+        return text if "ray_tagger" in text else ""
+    return ""
+
+
 def nodes_at(timeline: dict[str, Any], stage: str) -> set[str]:
     """Return the machines that worked at a stage."""
     return {row["node"] for row in timeline["rows"] if row["stage"] == stage}
 
 
 def test_decoding_on_cpu_machines_and_the_cnn_on_gpu_machines(tmp_path: Path) -> None:
+    """And what the run counts can be read at the head's port for Prometheus while it goes on."""
     folder, collection = tmp_path / "photos", str(tmp_path / "collection")
     folder.mkdir()
     for name, data in make_photos(400):
         (folder / name).write_bytes(data)
-    with Machines({}) as cluster:
+    (folder / "bad.jpg").write_bytes(b"")
+    metrics = ""
+    with Machines({}, metrics_export_port=(port := free_port())) as cluster:
         decoding = {cluster.add(2).node, cluster.add(2).node}
         with_gpus = {cluster.add(2, gpus=1).node, cluster.add(4, gpus=1).node}
         line = ("tag", folder, collection, "--address", cluster.address, "--chunk-rows", "16", "--json")
-        record = tagger(*line, *ON_GPUS, env=cluster.token_env()).require().json
-    assert (record["planned"], record["tagged"]) == (400, 400)
+        with Driver(*line, *ON_GPUS, env=cluster.token_env()) as driver:
+            while driver.process.poll() is None:
+                metrics = scrape(port) or metrics
+                time.sleep(0.2)
+            record = driver.wait().require().json
+    assert (record["planned"], record["tagged"]) == (401, 400)
+    counted = dict(re.findall(r"^(ray_tagger_\w+)\{.*\} ([0-9.e+]+)$", metrics, re.MULTILINE))
+    assert counted.keys() >= {"ray_tagger_images_total", "ray_tagger_stage_seconds_total"}
+    assert float(counted["ray_tagger_images_planned"]) > 0
+    assert f'run="{record["run_id"]}"' in metrics
     timeline = timeline_of(collection)
     assert nodes_at(timeline, "fetch and decode") <= decoding
     assert nodes_at(timeline, "tag") <= with_gpus
     assert nodes_at(timeline, "write") <= with_gpus | decoding  # never on the head
     for stage in ("fetch and decode", "tag", "write"):
-        assert sum(sum(row["images"]) for row in timeline["rows"] if row["stage"] == stage) == 400
+        assert sum(sum(row["images"]) for row in timeline["rows"] if row["stage"] == stage) == 401
     tagger("check", collection).require()
 
 
 @pytest.mark.parametrize(
-    ("photos", "every_s"), [(1_000, 8.0), pytest.param(5_000, 10.0, marks=pytest.mark.soak)]
+    ("photos", "every_s"), [(800, 8.0), pytest.param(5_000, 10.0, marks=pytest.mark.soak)]
 )
 def test_machines_actors_driver_and_store_fail(
     server: SeaweedFS, photos: int, every_s: float, record_property: Any
 ) -> None:
+    """Submitted once, and finished without help: nobody starts anything but the machines again."""
     bucket = server.bucket()
     put_photos(bucket, make_photos(photos), prefix="photos/")
-    line = ("tag", f"{bucket.uri}/photos", "--chunk-rows", "64", "--json", *ON_GPUS)
-    with Machines(server.env()) as cluster:
+    quiet, rough = f"{bucket.uri}/quiet", f"{bucket.uri}/rough"
+    with Machines(server.env(), include_dashboard=True) as cluster:
         machines = [cluster.add(2), cluster.add(2), cluster.add(2, gpus=1)]
-        env = {**server.env(), **cluster.token_env()}
-        cluster_line = (*line[:2], f"{bucket.uri}/quiet", *line[2:], "--address", cluster.address)
+        env = {**server.env(), **cluster.token_env(), "RAY_API_SERVER_ADDRESS": cluster.job_server}
+
+        def line(collection: str) -> tuple[str, ...]:
+            command = ("tag", f"{bucket.uri}/photos", collection, "--chunk-rows", "32", "--json", *ON_GPUS)
+            return ("submit", "--json", *command)
+
         began = time.monotonic()
-        tagger(*cluster_line, env=env, timeout=600).require()
+        tagger(*line(quiet), env=env, timeout=900).require()
         quiet_s = time.monotonic() - began
 
-        cluster_line = (*line[:2], f"{bucket.uri}/rough", *line[2:], "--address", cluster.address)
         began = time.monotonic()
         over = threading.Event()
         actors_killed: list[int] = []
@@ -95,30 +122,67 @@ def test_machines_actors_driver_and_store_fail(
                     actors_killed.append(cluster.strike(ACTOR, timeout=every_s))
 
         killer = threading.Thread(target=kill_actors, daemon=True)
-        with Driver(*cluster_line, env=env) as driver:
+        with Driver(*line(rough), env=env, terminal=False) as submitter:
             killer.start()
-            driver.wait_until_done(0.1 * photos, timeout=300)
+            wait_for_rows(rough, 0.1 * photos)
             machines[0].kill()
-            driver.wait_until_done(0.3 * photos, timeout=300)
-            driver.kill()
-        cluster.add(2)
-        with Driver(*cluster_line, env=env) as driver:
-            driver.wait_until_done(0.1 * photos, timeout=300)
+            wait_for_rows(rough, 0.25 * photos)
+            cluster.strike(JOB)
+            cluster.add(2)
+            wait_for_rows(rough, 0.4 * photos)
             server.kill()
             server.start()
-            driver.wait_until_done(0.2 * photos, timeout=300)
+            wait_for_rows(rough, 0.55 * photos)
             machines[2].kill()
             cluster.add(2, gpus=1)
-            record = driver.wait(600).require().json
+            record = submitter.wait(900).require().json
         over.set()
         killer.join()
         rough_s = time.monotonic() - began
-    assert record["failed"] == 0
+    assert (record["status"], record["attempts"]) == ("SUCCEEDED", 2)
+    assert record["result"]["failed"] == 0
     assert actors_killed
-    assert_same_rows(rows_of(f"{bucket.uri}/quiet"), rows_of(f"{bucket.uri}/rough"))
-    tagger("check", f"{bucket.uri}/rough").require()
+    assert_same_rows(rows_of(quiet), rows_of(rough))
+    tagger("check", rough).require()
     record_property(
         "measured",
         f"{photos} images: {quiet_s:.0f} s undisturbed, {rough_s:.0f} s with 2 machines, the driver and "
         f"{len(actors_killed)} actors killed and the store started again",
     )
+
+
+def wait_for_rows(collection: str, rows: float) -> None:
+    """Wait until so many rows are committed."""
+
+    def there() -> bool:
+        with contextlib.suppress(TableNotFoundError, OSError, DeltaError):
+            return bool(delta(collection).count() >= rows)
+        return False
+
+    wait_for(f"{rows:.0f} rows", there, timeout=600, poll_s=0.5)
+
+
+def test_a_cluster_grows_for_a_run_and_shrinks_after_it(tmp_path: Path) -> None:
+    folder, collection = tmp_path / "photos", str(tmp_path / "collection")
+    folder.mkdir()
+    for name, data in make_photos(300):
+        (folder / name).write_bytes(data)
+    with Growing({"cpu": (2, 0, 2), "gpu": (2, 1, 1)}, idle_s=6) as cluster:
+        env = {**cluster.token_env(), "TAGGER_MACHINES": "2x2cpu,1x2cpu+1gpu"}
+        line = ("tag", folder, collection, "--address", cluster.address, "--chunk-rows", "32", "--json")
+        assert cluster.machines() == 1
+        record = tagger(*line, *ON_GPUS, env=env, timeout=300).require().json
+        wait_for("the end of idle machines", lambda: cluster.machines() == 1, timeout=120)
+    assert (record["planned"], record["tagged"]) == (300, 300)
+    timeline = timeline_of(collection)
+    assert len(nodes_at(timeline, "tag")) == 1
+    assert nodes_at(timeline, "fetch and decode").isdisjoint(nodes_at(timeline, "tag"))
+
+
+def test_a_cluster_with_a_head_alone_is_told_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "one.jpg").write_bytes(dict(make_photos(1)).popitem()[1])
+    with Machines({}) as cluster:
+        line = ("tag", tmp_path / "one.jpg", tmp_path / "collection", "--address", cluster.address)
+        outcome = tagger(*line, env=cluster.token_env()).require(1)
+    assert "no machine with CPUs for work" in outcome.sentence
+    assert "--machines" in outcome.sentence
