@@ -142,7 +142,7 @@ def _machines(options: TagOptions, settings: Settings) -> tuple[int, int] | None
 def _measure(
     sample: list[pa.Table], wanted: list[Wish], options: TagOptions, storage: StorageOptions, *, cpus: int
 ) -> tuple[float, float]:
-    """Return the seconds of one CPU that decoding and the CNN take an image; the first chunk only warms up."""
+    """Return the seconds of one CPU that decoding and the CNN take an image; the first chunk warms up."""
     limits = DecodeLimits(
         max_bytes=options.max_image_bytes, max_pixels=options.max_pixels, timeout_s=options.decode_timeout_s
     )

@@ -50,16 +50,18 @@ def in_pieces(
         cpus = max(1, int(resources.get("CPU", 1)))
         workers = max(1, min(cpus - 1, pieces))  # reading the numbers takes one for a moment
         share = 1.0 if cpus > workers else 0.5
-        dataset = ray.data.range(pieces, override_num_blocks=pieces).map_batches(
-            _Worker,
-            fn_constructor_args=(make,),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=share,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
-            max_restarts=_RESTARTS,
-            max_task_retries=_RESTARTS,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of arguments that actors take and that Ray Data would rename
+            dataset = ray.data.range(pieces, override_num_blocks=pieces).map_batches(
+                _Worker,
+                fn_constructor_args=(make,),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=share,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+                max_restarts=_RESTARTS,
+                max_task_retries=_RESTARTS,
+            )
         done: set[int] = set()
         try:
             with warnings.catch_warnings():
