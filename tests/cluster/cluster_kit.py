@@ -77,7 +77,9 @@ class Machines:
         self.folder = tempfile.mkdtemp(prefix="rc-")
         (Path(self.folder) / "ray").mkdir()
         self._token = secrets.token_hex(16)
-        self._env = {**env, **self.token_env()}
+        # The command of a job is `python`: this one.
+        self._env = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        self._env |= {**env, **self.token_env()}
         # A machine that is gone is noticed after five looks, one a second.
         self._env |= {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000"}
         self._env |= {"RAY_health_check_initial_delay_ms": "2000", "RAY_health_check_failure_threshold": "3"}
