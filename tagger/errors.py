@@ -14,7 +14,7 @@
     │   ├── CollectionBusy       another run is writing
     │   ├── TakenOver            another run took this one's place
     │   ├── StoreUnavailable     storage refuses, throttles or does not answer
-    │   └── ClusterUnavailable   nobody answers where jobs are submitted
+    │   └── ClusterUnavailable   the head of the cluster does not answer
     ├── StillRunning             nobody: a job goes on unwatched        (exit 130)
     └── ImageError               nobody: it becomes the row of one image
 
@@ -119,7 +119,7 @@ class StoreUnavailable(RunError):
 
 
 class ClusterUnavailable(RunError):
-    """The job server of a cluster cannot be reached, or is not able to answer."""
+    """The head of a cluster, or its job server, cannot be reached, or is not able to answer."""
 
 
 class StillRunning(TaggerError):

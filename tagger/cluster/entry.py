@@ -109,6 +109,10 @@ def parse_env(given: Sequence[str], environ: Mapping[str, str]) -> dict[str, str
         name, sign, value = entry.partition("=")
         if not _VARIABLE.fullmatch(name):
             raise UsageError("--env must be NAME=VALUE or NAME, and a NAME has letters, digits and _ only")
+        if name.startswith("RAY_"):
+            raise UsageError(f"--env {name}: what Ray's processes share is set where the cluster is started")
+        if name in variables:
+            raise UsageError(f"--env {name} is given twice")
         if not sign:
             if name not in environ:
                 raise UsageError(f"--env {name} takes the value of {name} here, where it is not set")

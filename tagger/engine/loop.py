@@ -17,10 +17,11 @@ from tagger.engine.metrics import RunMetrics
 from tagger.engine.parts import Receipt, write_group
 from tagger.engine.planner import Planner
 from tagger.engine.progress import Progress
+from tagger.engine.session import HeadWatch
 from tagger.engine.stream import NO_PROGRESS_S, ChunkStream, last_pulse, reported_error
 from tagger.engine.targets import Target
 from tagger.engine.timeline import WRITE, Span, Timeline
-from tagger.errors import RunError, TaggerError
+from tagger.errors import ClusterUnavailable, RunError, TaggerError
 
 _TICK_S = 0.2
 _JOIN_S = 5.0
@@ -54,6 +55,7 @@ class CommitLoop:
     run_id: str
     targets: list[Target]
     metrics: RunMetrics
+    watch: HeadWatch | None = None
 
     def __post_init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -77,14 +79,23 @@ class CommitLoop:
         pump.start()
         try:
             self._take(arrived)
-        finally:
-            stream.close()
-            pump.join(_JOIN_S)
+        except ClusterUnavailable:
+            raise  # nobody is there who could stop the stages
+        except BaseException:
+            self._close(stream, pump)
+            raise
+        self._close(stream, pump)
+
+    def _close(self, stream: ChunkStream, pump: threading.Thread) -> None:
+        stream.close()
+        pump.join(_JOIN_S)
 
     def _take(self, arrived: "queue.Queue[Any]") -> None:
         ended = False
         while not ended or self._writing:
             self.planner.raise_error()
+            if self.watch is not None:
+                self.watch.require()
             for writer in self.writers:  # also when no commit is due: the plan may be gone with the lease
                 writer.check()
             with contextlib.suppress(queue.Empty):
@@ -97,11 +108,14 @@ class CommitLoop:
                     self._moved = time.monotonic()
                     item = arrived.get_nowait()
                 ended = True
-            while group := self.groups.due(all_of_it=ended):
+            while self._within_reach() and (group := self.groups.due(all_of_it=ended)):
                 self._writing.append(self.write(group))
             self._commit_written(wait=ended)
             self._show()
         self._commit(self.ledger.last())
+
+    def _within_reach(self) -> bool:
+        return self.watch is None or self.watch.answers()
 
     def _commit_written(self, *, wait: bool) -> None:
         import ray
@@ -164,7 +178,7 @@ class CommitLoop:
         listed = self.planner.plan.counts.listed
         if listed != self._listed:
             self._listed, self._moved = listed, time.monotonic()
-        if time.monotonic() - self._looked > _LOOK_S:
+        if time.monotonic() - self._looked > _LOOK_S and self._within_reach():
             self._looked = time.monotonic()
             pulse = last_pulse(self.run_id)
             if pulse != self._pulse:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _GROUP: Final = re.compile(r"(\d+)x(\d+)cpus?(?:\+(\d+)gpus?)?", re.IGNORECASE)
+_MOST_MACHINES: Final = 10_000
 _LOCATE_MS: Final = 2000
 _LOOK_S: Final = 2.0
 _ALONE_S: Final = 120.0
@@ -81,6 +82,8 @@ def parse_groups(text: str) -> list[Machines]:
                 f"got {part!r}"
             )
         count, cpus, gpus = (int(number or 0) for number in match.groups())
+        if not 0 < count <= _MOST_MACHINES or not cpus + gpus:
+            raise UsageError(f"--machines must have 1 to {_MOST_MACHINES:,} machines with CPUs, got {part!r}")
         groups.append(Machines(cpus, gpus, now=0, most=count))
     return groups
 
@@ -107,16 +110,21 @@ def machines_of(nodes: Iterable[Mapping[str, Any]], groups: Iterable[Machines]) 
     ]
 
 
-def name_machines() -> dict[str, str]:
-    """Return what to call every machine that the connected cluster has or had, by its id."""
+def name_machines(before: Mapping[str, str]) -> dict[str, str]:
+    """Return what to call every machine that the connected cluster has or had, by its id.
+
+    Args:
+        before: What they were called: Ray forgets the resources of a machine that is gone.
+    """
     import ray
 
     names = {}
     for node in ray.nodes():
         has = ((kind, node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
         counts = (f"{count:g} {kind}{'s' if count > 1 else ''}" for kind, count in has if count)
-        parts = [node["NodeManagerAddress"], *counts]
-        names[node["NodeID"]] = ", ".join(parts if node["Alive"] else [*parts, "gone"])
+        name = ", ".join([node["NodeManagerAddress"], *counts])
+        known = name if node["Alive"] else f"{before.get(node['NodeID'], name)}, gone"
+        names[node["NodeID"]] = known
     return names
 
 

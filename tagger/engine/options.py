@@ -108,9 +108,9 @@ class TagOptions:
             raise UsageError(f"--chunk-rows must be at most {MAX_CHUNK_ROWS}, got {self.chunk_rows}")
         parse_groups(self.machines or "")
         gpus = self.gpus_per_actor
-        if gpus is not None and not (0 < gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
+        if gpus is not None and not (0.01 <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
             raise UsageError(
-                f"--gpus-per-actor must be a part of one GPU, such as 0.5, or a whole number, got {gpus:g}"
+                f"--gpus-per-actor must be a part of one GPU, 0.01 or more, or a whole number, got {gpus:g}"
             )
         if not 0 < self.decode_timeout_s < math.inf:
             raise UsageError(f"--decode-timeout-s must be more than 0, got {self.decode_timeout_s}")

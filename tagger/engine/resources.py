@@ -121,12 +121,33 @@ chunk_rows=256, first_actors=1, apart=False)
         layout = replace(layout, model_threads=model_threads or 1, chunk_rows=chunk_rows or layout.chunk_rows)
     else:
         layout = _on_cpus(machines, model_actors, model_threads, chunk_rows)
+    gpus = sum(one.gpus * one.most for one in with_gpus)
+    if layout.model_actors * layout.model_gpus > gpus + 1e-6:
+        raise UsageError(
+            f"{layout.model_actors} model actors of {layout.model_gpus:g} GPUs are more than the cluster's "
+            f"{gpus} GPUs: lower --model-actors or --gpus-per-actor"
+        )
     if fetch_tasks is not None:
         room = cpus - layout.model_actors * layout.model_cpus
         layout = replace(
             layout, fetch_tasks=fetch_tasks, fetch_cpus=min(layout.fetch_cpus, room / fetch_tasks)
         )
+    layout = replace(layout, fetch_cpus=_fine(layout.fetch_cpus), model_cpus=_fine(layout.model_cpus))
+    if layout.fetch_cpus <= 0 or (layout.model_cpus <= 0 and not layout.model_gpus):
+        raise UsageError(
+            f"{layout.fetch_tasks} fetch tasks and {layout.model_actors} model actors are too many for "
+            f"{cpus} CPUs: lower --fetch-tasks or --model-actors"
+        )
     return layout
+
+
+def _fine(share: float) -> float:
+    """Round a share down to what Ray counts with.
+
+    >>> _fine(1 / 3), _fine(2.0)
+    (0.3333, 2.0)
+    """
+    return int(share * 10_000 + 1e-6) / 10_000
 
 
 def _on_gpus(
@@ -153,7 +174,6 @@ def _on_gpus(
         min(one.gpus, one.cpus if apart or one.cpus > one.gpus else 0.5 * one.cpus) / on_each[one]
         for one in usable
     )
-    model_cpus = int(model_cpus * 10_000) / 10_000  # as fine as Ray counts
     if model_actors is not None:
         actors, first = model_actors, min(first, model_actors)
     left = sum(one.cpus * one.most for one in machines) - actors * model_cpus

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from tagger.engine.plan import plan_chunks
 from tagger.engine.planner import Planner
 from tagger.engine.progress import Progress
 from tagger.engine.resources import MAX_CHUNK_ROWS, choose_layout
-from tagger.engine.session import ray_session
+from tagger.engine.session import HeadWatch, ray_session
 from tagger.engine.targets import (
     Target,
     find_targets,
@@ -29,7 +30,7 @@ from tagger.engine.targets import (
     settled_rows,
     wishes,
 )
-from tagger.errors import RunError, TaggerError, UsageError
+from tagger.errors import ClusterUnavailable, RunError, TaggerError, UsageError
 from tagger.settings import Settings, load_settings
 from tagger.source import Source, open_source
 from tagger.spill import spill_folder
@@ -232,6 +233,7 @@ class _TagRun:
                 precision=[one.precision for one in prepared],
                 layout=asdict(layout),
             )
+            machines = name_machines({})
             payloads = [one.payload() for one in prepared]
             write = ray.remote(num_cpus=0, max_retries=3)(write_refs)
             loop = CommitLoop(
@@ -250,6 +252,7 @@ class _TagRun:
                 run_id=self._run.run_id,
                 targets=targets,
                 metrics=RunMetrics(self._run.run_id, collected=address is not None),
+                watch=HeadWatch() if address else None,
             )
             try:
                 only: list[int] | None = None
@@ -264,9 +267,10 @@ class _TagRun:
                     )
             finally:
                 self._seconds = loop.seconds
-                self._timeline = loop.timeline.to_record()
-                with contextlib.suppress(Exception):  # the cluster may be what has failed
-                    self._timeline["machines"] = name_machines()
+                self._timeline = {**loop.timeline.to_record(), "machines": machines}
+                if not isinstance(sys.exc_info()[1], ClusterUnavailable):  # then to ask it would wait for ever
+                    with contextlib.suppress(Exception):
+                        self._timeline["machines"] = name_machines(machines)
 
     def _prune(self, source: Source, planner: Planner, writers: list[Writer]) -> None:
         """Remove the rows whose image is gone, after a complete listing."""

@@ -10,15 +10,18 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from tagger.engine.lean import forgetful_data, lean_data, lean_start
 from tagger.engine.resources import object_store_bytes
-from tagger.errors import RunError, UsageError
+from tagger.errors import ClusterUnavailable, RunError, UsageError
 from tagger.settings import Settings
 
 _ANSWER_S = 10.0
+_LOOK_S = 3.0
+_SILENT_S = 15.0  # that the head may be silent, to be started again, say
 
 _SPARE_WORKERS = 8  # beside one for each CPU: those that read the plan, hold a model, write a group
 
@@ -87,7 +90,10 @@ def _connected(address: str | None, settings: Settings, cpus: int) -> Iterator[d
     try:
         if address is not None:
             _require_answer(address)
-        with _without_stderr(), _within_reach(), lean_start() if own else contextlib.nullcontext():
+        quiet = contextlib.ExitStack()
+        for silence in (_without_stderr(), _without_messages(), _within_reach()):
+            quiet.enter_context(silence)
+        with quiet, lean_start() if own else contextlib.nullcontext():
             ray.init(**{name: value for name, value in options.items() if value is not None})
     except KeyboardInterrupt:
         ray.shutdown()  # of what it has started so far
@@ -98,9 +104,63 @@ def _connected(address: str | None, settings: Settings, cpus: int) -> Iterator[d
     try:
         with forgetful_data(), lean_data() if own else contextlib.nullcontext():
             yield ray.cluster_resources()
-    finally:
-        with _within_reach():
-            ray.shutdown()
+    except ClusterUnavailable:
+        raise  # to take leave of a cluster that is gone takes a minute, and then Ray ends the process
+    except BaseException:
+        _leave()
+        raise
+    else:
+        _leave()
+
+
+def _leave() -> None:
+    import ray
+
+    with _within_reach():
+        ray.shutdown()
+
+
+class HeadWatch:
+    """Looks now and then whether the head of a cluster answers.
+
+    Ray ends a process that has lost it, a minute later and without a word.
+    """
+
+    def __init__(self) -> None:
+        import ray
+
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        self._head = host.strip("[]"), int(port)
+        self._next = 0.0
+        self._silent_since: float | None = None
+
+    def require(self) -> None:
+        """Look, if it is time.
+
+        Raises:
+            ClusterUnavailable: It has not answered for a while.
+        """
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _LOOK_S
+        if self.answers():
+            self._silent_since = None
+            return
+        self._silent_since = self._silent_since or now
+        if now - self._silent_since >= _SILENT_S:
+            raise ClusterUnavailable(
+                "the head of the Ray cluster does not answer any more; what is committed is kept: "
+                "start the same command again when it is back"
+            )
+
+    def answers(self) -> bool:
+        """Tell whether it answers now: many calls of Ray would wait until it does, or until Ray gives up."""
+        try:
+            socket.create_connection(self._head, timeout=_LOOK_S).close()
+        except OSError:
+            return False
+        return True
 
 
 _own_token: list[str] = []  # Ray reads the token once in the life of a process: a second run must keep it
@@ -192,6 +252,19 @@ def _within_reach() -> Iterator[None]:
             os.setpgid(0, group)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _without_messages() -> Iterator[None]:
+    """Keep out what Ray prints to stdout when a machine or worker is lost: pages of its log amid our JSON."""
+    from ray._private import worker
+
+    listen = worker.listen_error_messages
+    worker.listen_error_messages = lambda *_: None
+    try:
+        yield
+    finally:
+        worker.listen_error_messages = listen
 
 
 @contextlib.contextmanager

@@ -158,6 +158,7 @@ def test_stopped(cluster: Cluster, store: RawS3, stack: ExitStack) -> None:
     tagger("check", cluster.collection).require()
 
 
+@pytest.mark.soak  # test_cluster_machines kills one on several machines
 def test_a_killed_driver_is_finished_by_the_next_attempt(
     cluster: Cluster, store: RawS3, undisturbed: str, stack: ExitStack
 ) -> None:

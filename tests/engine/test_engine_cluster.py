@@ -58,7 +58,20 @@ def test_gpus_that_are_not_there_are_refused():
         choose_layout([Machines(8, 2, now=4, most=4)], gpus_per_actor=4)
 
 
-@pytest.mark.parametrize("share", [0, -1, 1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "asked", [{"fetch_tasks": 10**6}, {"model_actors": 10**6}, {"model_actors": 50, "fetch_tasks": 10**5}]
+)
+def test_what_ray_cannot_divide_is_refused(asked):
+    with pytest.raises(UsageError, match="too many for 2 CPUs"):
+        choose_layout([Machines(2, 0, now=1, most=1)], **asked)
+
+
+def test_actors_that_find_no_gpu_are_refused():
+    with pytest.raises(UsageError, match="5 model actors of 1 GPUs are more than the cluster's 1 GPU"):
+        choose_layout([Machines(2, 1, now=1, most=1)], model_actors=5, gpus_per_actor=1.0)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, -1, 1.5, float("nan"), float("inf")])
 def test_a_share_that_no_gpu_has_is_refused(share):
     with pytest.raises(UsageError, match="--gpus-per-actor must be a part of one GPU"):
         TagOptions(gpus_per_actor=share)

@@ -134,7 +134,7 @@ def slope_mb_per_minute(memory, after_s):
 
 @pytest.mark.parametrize(
     ("seconds", "most_mb_per_minute"),
-    [(120, 8.0), pytest.param(1800, 0.5, marks=pytest.mark.soak)],
+    [(60, 8.0), pytest.param(1800, 0.5, marks=pytest.mark.soak)],
 )
 @pytest.mark.timeout(2400)
 def test_nobody_notices_a_swap_or_the_end(tmp_path, record_property, seconds, most_mb_per_minute):
