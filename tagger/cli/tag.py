@@ -47,7 +47,7 @@ def _also(
 @click.option("--anonymous", is_flag=True, help="Read a public bucket without credentials.")
 @click.option("--requester-pays", is_flag=True, help="Agree to pay for reads of a requester-pays bucket.")
 @click.option("--dry-run", is_flag=True, help="List and measure a sample; write nothing.")
-@click.option("--price", type=float, metavar="USD_PER_HOUR", help="With --dry-run: price of the machines.")
+@click.option("--price", type=float, metavar="USD_PER_HOUR", help="With --dry-run: price of all machines.")
 @click.option("--address", help="Ray cluster to run on.  [default: one on this machine]")
 @click.option(
     "--machines",
@@ -137,7 +137,7 @@ def _dry_run(
     measured = f"{found.cpus} CPUs ({found.sample} images measured)"
     print(f"time     about {found.estimated_seconds:,.0f} s on {measured}")
     if found.gpus:
-        print(f"         {found.gpus} GPUs are taken to keep up with them: the CNN was not measured on one")
+        print(f"         (decoding only: whether {found.gpus} GPUs keep up was not measured)")
     if found.estimated_cost is not None:
-        print(f"cost     about {found.estimated_cost:,.2f} USD")
+        print(f"cost     about {found.estimated_cost:,.2f} USD for machines, without requests to storage")
     return 0

@@ -85,7 +85,7 @@ def estimate(
     listing = open_source(
         source, options=storage, include=options.include, exclude=options.exclude, leave_out=collection
     )
-    require_possible(listing, options, settings)
+    require_possible(listing, collection, options, settings)
     results = StorageOptions(requester_pays=options.requester_pays)
     wanted = wishes(collection, options, results, settings)
     targets = find_targets(wanted, options, results)

@@ -100,7 +100,7 @@ class _TagRun:
             exclude=options.exclude,
             leave_out=self._collection_uri,
         )
-        require_possible(source, options, self._settings)
+        require_possible(source, self._collection_uri, options, self._settings)
         listing = source.batches()
         first_page = next(listing, None)  # before anything is made: a wrong address must leave nothing behind
         if first_page is None and not options.prune:
@@ -268,7 +268,9 @@ class _TagRun:
             finally:
                 self._seconds = loop.seconds
                 self._timeline = {**loop.timeline.to_record(), "machines": machines}
-                if not isinstance(sys.exc_info()[1], ClusterUnavailable):  # then to ask it would wait for ever
+                if not isinstance(
+                    sys.exc_info()[1], ClusterUnavailable
+                ):  # then to ask it would wait for ever
                     with contextlib.suppress(Exception):
                         self._timeline["machines"] = name_machines(machines)
 

@@ -28,6 +28,7 @@ from tagger.storage import StorageOptions, canonical_uri, open_store
 from tagger.tags import DEFAULT_THRESHOLD, DEFAULT_TOP_K, Taxonomy, load_taxonomy
 
 _SETTLED_COLUMNS = ["image_id", "uri", "etag", "status", "error", "model_id"]
+_JOB_FOLDER = "/working_dir_files/_ray_pkg_"
 SETTLED_SCHEMA = pa.schema([(name, pa.string()) for name in [*_SETTLED_COLUMNS, "part"]])
 
 
@@ -139,14 +140,20 @@ def settled_rows(
     return database.sql(query).to_arrow_reader(65_536)
 
 
-def require_possible(source: Source, options: TagOptions, settings: Settings) -> None:
+def require_possible(source: Source, collection: str, options: TagOptions, settings: Settings) -> None:
     """Refuse what can be told from the source and the options alone, before anything is made or measured.
 
     Raises:
-        UsageError: A cluster that anybody could use, a second collection that would list itself, or a prune
-            that could not know what is gone.
+        UsageError: A cluster that anybody could use, a place that goes with a job, a second collection that
+            would list itself, or a prune that could not know what is gone.
     """
     require_token(options.address or settings.ray_address, settings)
+    for place in (source.uri, canonical_uri(collection), *(canonical_uri(also) for _, also in options.also)):
+        if _JOB_FOLDER in place:
+            raise UsageError(
+                f"{place} lies in the folder that Ray unpacked for this job and that goes with it: "
+                "name a bucket, or a path that begins with /"
+            )
     for _, also in options.also:
         if canonical_uri(also).startswith(f"{source.uri.rstrip('/')}/"):
             raise UsageError(f"the collection {also} lies under the source: put it somewhere else")

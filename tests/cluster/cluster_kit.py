@@ -90,6 +90,7 @@ class Machines:
             "include_dashboard": False,
             "dashboard_host": "127.0.0.1",
             "dashboard_port": free_port(),
+            "dashboard_agent_listen_port": free_port(),
             **head,
         }
 
