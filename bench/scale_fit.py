@@ -19,9 +19,11 @@ SUPERLINEAR: Final = 1.15
 class Fit:
     """A cost as `fixed + each · N`, by least squares of the relative errors.
 
+    One that grows faster than N goes through its last two points instead: the others would flatten it.
+
     Attributes:
         name: Of the cost.
-        fixed: What it costs without any image.
+        fixed: What it costs without any image; negative for a cost that grows faster than N.
         each: What one more image costs.
         exponent: Of N in what was measured beyond `fixed`, between the last two points; None with fewer.
         measured: The points, (N, cost).
@@ -46,7 +48,7 @@ class Fit:
 
 
 def fit(name: str, points: Sequence[tuple[float, float]]) -> Fit:
-    """Fit a line through points; neither of its numbers may be negative.
+    """Fit a line through points.
 
     Args:
         name: Of the cost.
@@ -70,7 +72,12 @@ def fit(name: str, points: Sequence[tuple[float, float]]) -> Fit:
             fixed, each = 0.0, float(np.mean(costs / ns))
         if each < 0:
             fixed, each = float(np.mean(costs)), 0.0
-    return Fit(name, float(fixed), float(each), _exponent(found), found)
+    exponent = _exponent(found)
+    if exponent is not None and exponent > SUPERLINEAR:
+        (before, less), (last, more) = found[-2:]
+        each = (more - less) / (last - before)
+        fixed = more - each * last
+    return Fit(name, float(fixed), float(each), exponent, found)
 
 
 def _exponent(points: tuple[tuple[float, float], ...]) -> float | None:

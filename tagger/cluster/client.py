@@ -247,8 +247,8 @@ def _explained(address: str, secrets: Iterable[str] = ()) -> Iterator[None]:
         text = without(_last_line(str(refused)), secrets)
         if text is not None and "No available agent" in text:
             text += (
-                " If it stays so, the head's job agent did not start: dashboard_agent.log there says why, mostly "
-                "that its port is taken (`ray start --dashboard-agent-listen-port`)"
+                " If it stays so, the head's job agent did not start: dashboard_agent.log there says why, "
+                "mostly that its port is taken (`ray start --dashboard-agent-listen-port`)"
             )
         kind = ClusterUnavailable if refused.status >= 500 else RunError
         raise kind(f"the job server at {address} answers {refused.status}: {text}") from None
