@@ -77,7 +77,7 @@ def entry_point(command: Sequence[str]) -> str:
     r"""Return the line that a shell on the cluster runs, every argument as it was given.
 
     >>> print(entry_point(["tag", "s3://bucket/a b;$(c)", "'"]))
-    python -m tagger tag 's3://bucket/a b;$(c)' ''"'"''
+    exec python -m tagger tag 's3://bucket/a b;$(c)' ''"'"''
 
     Raises:
         UsageError: An argument is not text, so that it cannot travel in JSON.
@@ -90,7 +90,8 @@ def entry_point(command: Sequence[str]) -> str:
                 f"{argument.encode(errors='surrogateescape')!r} is not valid UTF-8 and cannot be sent to a "
                 "cluster: rename it, or name its folder or a manifest (there such a name is written with %XX)"
             ) from None
-    return shlex.join(["python", "-m", "tagger", *command])
+    # The shell gives its place away: killed alone, it would leave a command behind that nobody knows of.
+    return f"exec {shlex.join(['python', '-m', 'tagger', *command])}"
 
 
 def parse_env(given: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:

@@ -92,7 +92,7 @@ def test_followed_left_and_followed_again(cluster: Cluster, store: RawS3, stack:
     first = stack.enter_context(cluster.submit("nightly"))
     # The log comes while the job cannot end.
     wait_for("progress", lambda: re.search(rf"of {N} images", first.stderr), timeout=90)
-    assert "Running entrypoint for job nightly: python -m tagger tag s3://raw/photos" in first.stderr
+    assert "Running entrypoint for job nightly: exec python -m tagger tag s3://raw/photos" in first.stderr
     first.signal(signal.SIGINT)
     left = first.wait(60).require(130)
     assert "goes on" in left.sentence

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(1200)]
 
-JOB = r"python\S* -m tagger tag "
+JOB = r"^\S*python\S* -m tagger tag "
 ON_GPUS = ("--backend", "openvino", "--gpus-per-actor", "1", "--model-threads", "2")
 """The CNN where the (logical) GPU is, on what this machine can run it with."""
 

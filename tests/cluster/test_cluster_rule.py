@@ -78,7 +78,7 @@ def test_attempts_have_names_that_lead_back() -> None:
 def _through_a_shell(command: list[str]) -> list[str]:
     """Return the arguments of tagger as a shell passes them on."""
     line = entry_point(command)
-    assert line.startswith("python -m tagger ")
+    assert line.startswith("exec python -m tagger ")
     printf = shutil.which("printf")
     done = subprocess.run(
         ["sh", "-c", line.replace("python -m tagger", f"{printf} '%s\\0'", 1)],
