@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from ray_kit import ROOT
@@ -89,7 +90,8 @@ def test_head_and_body_go_in_one_write():
         transport.close()
 
     written = Written()
-    asyncio.run(answer(written))
+    with ThreadPoolExecutor(1) as pool:  # the browser of other tests may have a loop in this thread
+        pool.submit(asyncio.run, answer(written)).result()
     assert written.parts == [b"headbody", b"last"]
     assert written.closed
 
