@@ -132,7 +132,7 @@ def _machines(options: TagOptions, settings: Settings) -> tuple[int, int] | None
     told = parse_groups(options.machines or (settings.machines if on_cluster else None) or "")
     if not any(one.cpus * one.most for one in told):
         return None
-    layout = choose_layout(told, on_gpus=options.backend != "openvino", gpus_per_actor=options.gpus_per_actor)
+    layout = choose_layout(told, on_gpus=options.on_gpus, gpus_per_actor=options.gpus_per_actor)
     cpus = sum(one.cpus * one.most for one in told)
     if not layout.model_gpus:
         return cpus, 0

@@ -108,14 +108,13 @@ class CommitLoop:
                     self._moved = time.monotonic()
                     item = arrived.get_nowait()
                 ended = True
-            while self._within_reach() and (group := self.groups.due(all_of_it=ended)):
+            while group := self.groups.due(all_of_it=ended):
+                if self.watch is not None:
+                    self.watch.wait()
                 self._writing.append(self.write(group))
             self._commit_written(wait=ended)
             self._show()
         self._commit(self.ledger.last())
-
-    def _within_reach(self) -> bool:
-        return self.watch is None or self.watch.answers()
 
     def _commit_written(self, *, wait: bool) -> None:
         import ray
@@ -178,7 +177,9 @@ class CommitLoop:
         listed = self.planner.plan.counts.listed
         if listed != self._listed:
             self._listed, self._moved = listed, time.monotonic()
-        if time.monotonic() - self._looked > _LOOK_S and self._within_reach():
+        if time.monotonic() - self._looked > _LOOK_S:
+            if self.watch is not None:
+                self.watch.wait()
             self._looked = time.monotonic()
             pulse = last_pulse(self.run_id)
             if pulse != self._pulse:

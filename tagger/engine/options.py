@@ -79,6 +79,11 @@ class TagOptions:
     decode_timeout_s: float = 20.0
     quiet: bool = False
 
+    @property
+    def on_gpus(self) -> bool:
+        """Whether the CNN takes the GPUs of a cluster, if there are any."""
+        return self.backend != "openvino" or self.gpus_per_actor is not None
+
     def __post_init__(self) -> None:
         for name, least in (
             ("limit", 0),

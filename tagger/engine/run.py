@@ -200,7 +200,7 @@ class _TagRun:
 
             layout = choose_layout(
                 see_machines(options.machines or self._settings.machines if address else None),
-                on_gpus=options.backend != "openvino" or options.gpus_per_actor is not None,
+                on_gpus=options.on_gpus,
                 gpus_per_actor=options.gpus_per_actor,
                 fetch_tasks=options.fetch_tasks,
                 model_actors=options.model_actors,

@@ -21,6 +21,7 @@ from tagger.settings import Settings
 
 _ANSWER_S = 10.0
 _LOOK_S = 3.0
+_TICK_S = 0.2
 _SILENT_S = 15.0  # that the head may be silent, to be started again, say
 
 _SPARE_WORKERS = 8  # beside one for each CPU: those that read the plan, hold a model, write a group
@@ -90,10 +91,12 @@ def _connected(address: str | None, settings: Settings, cpus: int) -> Iterator[d
     try:
         if address is not None:
             _require_answer(address)
-        quiet = contextlib.ExitStack()
-        for silence in (_without_stderr(), _without_messages(), _within_reach()):
-            quiet.enter_context(silence)
-        with quiet, lean_start() if own else contextlib.nullcontext():
+        with (
+            _without_stderr(),
+            _without_messages(),
+            _within_reach(),
+            lean_start() if own else contextlib.nullcontext(),
+        ):
             ray.init(**{name: value for name, value in options.items() if value is not None})
     except KeyboardInterrupt:
         ray.shutdown()  # of what it has started so far
@@ -153,6 +156,16 @@ class HeadWatch:
                 "the head of the Ray cluster does not answer any more; what is committed is kept: "
                 "start the same command again when it is back"
             )
+
+    def wait(self) -> None:
+        """Return as soon as it answers.
+
+        Raises:
+            ClusterUnavailable: It does not, for a while.
+        """
+        while not self.answers():
+            self.require()
+            time.sleep(_TICK_S)
 
     def answers(self) -> bool:
         """Tell whether it answers now: many calls of Ray would wait until it does, or until Ray gives up."""

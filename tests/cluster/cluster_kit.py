@@ -249,9 +249,6 @@ class Growing:
 class JobServer:
     """A cluster of this machine that asks for a token; a context manager that leaves nothing behind.
 
-    Its dashboard listens on loopback. To jobs Ray names the cluster by the machine's own address, whatever it
-    is told, so that the check of the token beyond loopback is part of every job here.
-
     Attributes:
         address: Of the job server, `http://127.0.0.1:PORT`.
         token: What it asks for.
@@ -262,14 +259,7 @@ class JobServer:
     def __init__(self, cpus: int = 2) -> None:
         self._cpus = cpus
         self.token = secrets.token_hex(16)
-        self.env = {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": self.token,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps it on loopback
-            "RAY_ADDRESS": "",
-            "RAY_API_SERVER_ADDRESS": "",
-        }
+        self.env = {**_token_env(self.token), "RAY_ADDRESS": "", "RAY_API_SERVER_ADDRESS": ""}
 
     def __enter__(self) -> Self:
         self.start()
@@ -378,5 +368,5 @@ def _token_env(token: str) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps it on loopback
     }
